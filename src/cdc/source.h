@@ -1,0 +1,37 @@
+/* Source: where change events come from. It delivers them in order, in batches, as Debezium-shaped JSON; the consumer
+ * stores a batch durably and then says it is done, and only then may the source forget it. What was delivered but not
+ * done comes again after a restart or a broken connection, so consumers absorb repeats. One consumer fiber. */
+#ifndef SKALD_CDC_SOURCE_H
+#define SKALD_CDC_SOURCE_H
+
+#include "base/err.h"
+#include "base/str.h"
+
+typedef struct ChangeEvent {
+  Str value;    /* the record's value, one of Debezium's envelopes; absent: a tombstone */
+  Str position; /* where it stands in the stream, the same whenever it is repeated and unique within the source */
+} ChangeEvent;
+
+/* Whole transactions, except that one too large for a batch is cut. Everything lives until the batch is done. */
+typedef struct ChangeBatch {
+  const ChangeEvent *events;
+  int count;
+} ChangeBatch;
+
+typedef struct SourceStatus {
+  bool connected;
+  int64_t lag_bytes; /* received and not done */
+  int64_t lag_us;    /* age of the oldest transaction that is not done; 0 without one */
+} SourceStatus;
+
+typedef struct Source Source;
+
+struct Source {
+  /* Waits in the current fiber for at least one event. The batch before it must be done. E_CANCELED. */
+  int (*next)(Source *source, ChangeBatch *ret);
+  void (*done)(Source *source);
+  void (*status)(const Source *source, SourceStatus *ret);
+  void (*close)(Source *source); /* in a fiber; frees the source */
+};
+
+#endif

@@ -1,0 +1,165 @@
+/* Configuration from the environment, driven by each command's table. */
+#include "rt/config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define ACCEPTS 512 /* bytes of the text that says what a row takes */
+
+static const struct Unit {
+  const char *name;
+  int64_t ms;
+} units[] = {{"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 3600 * 1000}, {"d", 24 * 3600 * 1000}};
+
+static bool in_range(const Option *o, int64_t value) {
+  return (o->min == 0 && o->max == 0) || (value >= o->min && value <= o->max);
+}
+
+static int read_text(const Option *o, const char *value) {
+  if (!in_range(o, (int64_t)strlen(value)))
+    return E_FIELD;
+  *(const char **)o->target = value;
+  return 0;
+}
+
+static int read_int(const Option *o, const char *value) {
+  int64_t number;
+  if (str_to_int(str_from(value), &number) < 0 || !in_range(o, number))
+    return E_FIELD;
+  *(int64_t *)o->target = number;
+  return 0;
+}
+
+static int parse_ms(const char *text, int64_t *ret) {
+  size_t digits = strspn(text, "0123456789");
+  int64_t count, ms, us;
+  if (str_to_int((Str){text, digits}, &count) < 0)
+    return E_FIELD;
+  for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+    if (strcmp(text + digits, units[i].name) != 0)
+      continue;
+    if (__builtin_mul_overflow(count, units[i].ms, &ms) || __builtin_mul_overflow(ms, 1000, &us))
+      return E_FIELD;
+    *ret = ms;
+    return 0;
+  }
+  return E_FIELD;
+}
+
+static int read_millis(const Option *o, const char *value) {
+  int64_t ms;
+  if (parse_ms(value, &ms) < 0 || !in_range(o, ms))
+    return E_FIELD;
+  *(int64_t *)o->target = ms * 1000;
+  return 0;
+}
+
+static int read_choice(const Option *o, const char *value) {
+  for (int64_t i = 0; o->choices[i]; i++) {
+    if (strcmp(o->choices[i], value) == 0) {
+      *(int64_t *)o->target = i;
+      return 0;
+    }
+  }
+  return E_FIELD;
+}
+
+/* The longest unit that says it exactly: 300000 is 5m. */
+static size_t format_ms(int64_t ms, char *out, size_t size) {
+  size_t best = 0;
+  for (size_t i = 0; i < sizeof(units) / sizeof(units[0]) && ms != 0; i++)
+    if (ms % units[i].ms == 0)
+      best = i;
+  return (size_t)snprintf(out, size, "%lld%s", (long long)(ms / units[best].ms), units[best].name);
+}
+
+static void accepts_number(const Option *o, char out[ACCEPTS], const char *kind) {
+  size_t n = (size_t)snprintf(out, ACCEPTS, "%s", kind);
+  if (o->min == 0 && o->max == 0)
+    return;
+  if (o->type != OPTION_MILLIS) {
+    snprintf(out + n, ACCEPTS - n, ", %lld to %lld%s", (long long)o->min, (long long)o->max,
+             o->type == OPTION_TEXT ? " bytes" : "");
+    return;
+  }
+  char low[32], high[32];
+  format_ms(o->min, low, sizeof(low));
+  format_ms(o->max, high, sizeof(high));
+  snprintf(out + n, ACCEPTS - n, ", %s to %s", low, high);
+}
+
+static void accepts_choice(const Option *o, char out[ACCEPTS]) {
+  size_t n = 0;
+  out[0] = '\0';
+  for (int i = 0; o->choices[i] && n < ACCEPTS; i++)
+    n += (size_t)snprintf(out + n, ACCEPTS - n, "%s%s", i ? " | " : "", o->choices[i]);
+}
+
+static const struct Type {
+  int (*read)(const Option *o, const char *value); /* E_FIELD, target untouched */
+  const char *kind, *example;
+} types[] = {
+    [OPTION_TEXT] = {read_text, "text", ""},
+    [OPTION_INT] = {read_int, "integer", ""},
+    [OPTION_MILLIS] = {read_millis, "duration", ", such as 250ms, 10s, 5m"},
+    [OPTION_CHOICE] = {read_choice, "", ""},
+};
+
+static void accepts(const Option *o, char out[ACCEPTS]) {
+  if (o->type == OPTION_CHOICE)
+    accepts_choice(o, out);
+  else
+    accepts_number(o, out, types[o->type].kind);
+}
+
+static void explain(const Option *o, const char *value, FILE *err) {
+  char wanted[ACCEPTS];
+  accepts(o, wanted);
+  if (o->secret)
+    fprintf(err, "%s: the value is not acceptable; expected: %s%s\n", o->env, wanted, types[o->type].example);
+  else
+    fprintf(err, "%s=%s is not acceptable; expected: %s%s\n", o->env, value, wanted, types[o->type].example);
+}
+
+int config_load(const Option *options, FILE *err) {
+  int rc = 0;
+  for (const Option *o = options; o->env; o++) {
+    const char *value = getenv(o->env);
+    if (!value || !*value) /* an empty variable is how templates leave one out */
+      value = o->def;
+    if (!value)
+      continue;
+    if (types[o->type].read(o, value) < 0) {
+      explain(o, value, err);
+      rc = E_FIELD;
+    }
+  }
+  return rc;
+}
+
+static const char *shown_default(const Option *o) {
+  if (!o->def || !*o->def)
+    return "-";
+  return o->secret ? "***" : o->def;
+}
+
+static int wider(int width, const char *text) {
+  int n = (int)strlen(text);
+  return n > width ? n : width;
+}
+
+void config_help(const Option *options, FILE *out) {
+  char wanted[ACCEPTS];
+  int env = wider(0, "VARIABLE"), def = wider(0, "DEFAULT"), range = wider(0, "ACCEPTS");
+  for (const Option *o = options; o->env; o++) {
+    accepts(o, wanted);
+    env = wider(env, o->env);
+    def = wider(def, shown_default(o));
+    range = wider(range, wanted);
+  }
+  fprintf(out, "%-*s  %-*s  %-*s  MEANING\n", env, "VARIABLE", def, "DEFAULT", range, "ACCEPTS");
+  for (const Option *o = options; o->env; o++) {
+    accepts(o, wanted);
+    fprintf(out, "%-*s  %-*s  %-*s  %s\n", env, o->env, def, shown_default(o), range, wanted, o->help);
+  }
+}

@@ -1,0 +1,33 @@
+/* Configuration: one table per command. Each row is an environment variable with type, default, range and help; --help
+ * prints the table, and an unknown or bad value is a clear error. */
+#ifndef SKALD_RT_CONFIG_H
+#define SKALD_RT_CONFIG_H
+
+#include "base/err.h"
+#include "base/str.h"
+
+#include <stdio.h>
+
+typedef enum OptionType {
+  OPTION_TEXT,   /* const char * */
+  OPTION_INT,    /* int64_t, within min..max */
+  OPTION_MILLIS, /* int64_t microseconds; written as 250ms, 10s, 5m; min and max in milliseconds */
+  OPTION_CHOICE, /* int64_t: the index in choices */
+} OptionType;
+
+typedef struct Option {
+  const char *env;
+  OptionType type;
+  void *target;
+  const char *def; /* as it would stand in the environment; NULL: empty is allowed and means "not set" */
+  int64_t min, max;
+  const char *const *choices; /* NULL-terminated */
+  const char *help;
+  bool secret; /* shown as *** when set */
+} Option;
+
+/* The table ends with {0}. Bad values are explained on err, all of them, and give E_FIELD. */
+MUST_CHECK int config_load(const Option *options, FILE *err);
+void config_help(const Option *options, FILE *out);
+
+#endif

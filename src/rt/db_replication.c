@@ -1,0 +1,164 @@
+/* The replication connection: libpq's COPY both ways, waiting in fibers. */
+#include "rt/db_replication.h"
+
+#include "rt/db_connect.h"
+#include "rt/loop.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+/* Values come as text: fixed forms, whatever the server's or the role's defaults are. */
+#define FIXED_FORMS                                                                                                    \
+  "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET timezone = 'UTC'; SET bytea_output = 'hex'; "            \
+  "SET extra_float_digits = 3"
+
+struct Replication {
+  PGconn *pq;
+  DbSocket *socket;
+  char *message; /* the last one read, libpq's memory */
+  char error[256];
+};
+
+static void keep_error(Replication *r, const char *text) {
+  snprintf(r->error, sizeof(r->error), "%.*s", (int)strcspn(text, "\n"), text);
+}
+
+static int lost(Replication *r) {
+  keep_error(r, PQerrorMessage(r->pq));
+  return E_UNAVAILABLE;
+}
+
+int replication_open(const char *dsn, const char *application_name, Replication **ret) {
+  Replication *r = calloc(1, sizeof(*r));
+  if (!r)
+    abort();
+  *ret = r;
+  const char *keys[] = {"replication", "application_name", "client_encoding", NULL};
+  const char *values[] = {"database", application_name, "UTF8", NULL};
+  int rc = db_connect(dsn, keys, values, &r->pq);
+  if (rc == E_OK)
+    r->socket = db_socket_new(PQsocket(r->pq));
+  else
+    keep_error(r, PQerrorMessage(r->pq));
+  return rc;
+}
+
+static int flush(Replication *r, int64_t deadline_us) {
+  int rc = 0;
+  while ((rc = PQflush(r->pq)) > 0) {
+    TRY(db_socket_wait(r->socket, UV_READABLE | UV_WRITABLE, "replication write", deadline_us));
+    if (!PQconsumeInput(r->pq)) /* a server that waits for us to read would never take what we write */
+      return lost(r);
+  }
+  return rc < 0 ? lost(r) : E_OK;
+}
+
+static int start_error(Replication *r, const PGresult *result) {
+  const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+  keep_error(r, PQresultErrorMessage(result));
+  if (sqlstate && !strcmp(sqlstate, "55006")) /* object_in_use */
+    return E_BUSY;
+  if (sqlstate && !strcmp(sqlstate, "42704")) /* undefined_object */
+    return E_NOT_FOUND;
+  return E_UNAVAILABLE;
+}
+
+/* Sends a command and reads its results up to the last, or to the one that opens the stream. */
+static int run(Replication *r, const char *command) {
+  int64_t deadline_us = loop_now_us() + DB_CONNECT_US;
+  if (!PQsendQuery(r->pq, command))
+    return lost(r);
+  TRY(flush(r, deadline_us));
+  int rc = E_OK;
+  for (bool more = true; more;) {
+    while (PQisBusy(r->pq)) {
+      TRY(db_socket_wait(r->socket, UV_READABLE, "replication start", deadline_us));
+      if (!PQconsumeInput(r->pq))
+        return lost(r);
+    }
+    PGresult *result = PQgetResult(r->pq);
+    ExecStatusType status = PQresultStatus(result);
+    if (result && status != PGRES_COMMAND_OK && status != PGRES_COPY_BOTH)
+      rc = start_error(r, result);
+    more = result && status != PGRES_COPY_BOTH;
+    PQclear(result);
+  }
+  return rc;
+}
+
+static bool is_name(const char *name) {
+  size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_");
+  return n > 0 && n < 64 && name[n] == 0;
+}
+
+int replication_start(Replication *r, const char *slot, const char *publication) {
+  if (!is_name(slot) || !is_name(publication))
+    return E_FIELD;
+  TRY(run(r, FIXED_FORMS));
+  char command[256];
+  snprintf(command, sizeof(command),
+           "START_REPLICATION SLOT \"%s\" LOGICAL 0/0 (proto_version '1', publication_names '\"%s\"')", slot,
+           publication);
+  return run(r, command);
+}
+
+/* The server ended the stream; its reason comes as the last result. */
+static int ended(Replication *r) {
+  PGresult *result = PQgetResult(r->pq);
+  const char *text = result ? PQresultErrorMessage(result) : "";
+  keep_error(r, *text ? text : "the server ended the stream");
+  PQclear(result);
+  return E_UNAVAILABLE;
+}
+
+static int next_message(Replication *r, Str *ret) {
+  PQfreemem(r->message);
+  r->message = NULL;
+  int n = PQgetCopyData(r->pq, &r->message, 1);
+  if (n == -1)
+    return ended(r);
+  if (n < 0)
+    return lost(r);
+  if (n == 0)
+    return 0;
+  *ret = (Str){r->message, (size_t)n};
+  return 1;
+}
+
+int replication_read(Replication *r, Str *ret, int64_t deadline_us) {
+  int rc = next_message(r, ret);
+  if (rc != 0)
+    return rc;
+  rc = db_socket_wait(r->socket, UV_READABLE, "replication", deadline_us);
+  if (rc == E_TIMEOUT)
+    return 0;
+  TRY(rc);
+  if (!PQconsumeInput(r->pq))
+    return lost(r);
+  return next_message(r, ret);
+}
+
+int replication_write(Replication *r, Str message) {
+  if (PQputCopyData(r->pq, message.p, (int)message.n) != 1)
+    return lost(r);
+  return flush(r, loop_now_us() + DB_CONNECT_US);
+}
+
+const char *replication_database(const Replication *r) {
+  return PQdb(r->pq);
+}
+
+Str replication_error(const Replication *r) {
+  return str_from(r->error);
+}
+
+void replication_close(Replication *r) {
+  if (!r)
+    return;
+  db_socket_free(r->socket);
+  PQfreemem(r->message);
+  PQfinish(r->pq);
+  free(r);
+}

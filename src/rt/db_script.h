@@ -1,0 +1,18 @@
+/* Scripts for PostgreSQL outside of any loop: migrations and checks. These calls block. */
+#ifndef SKALD_RT_DB_SCRIPT_H
+#define SKALD_RT_DB_SCRIPT_H
+
+#include "rt/db.h"
+
+typedef struct DbScript DbScript; /* one connection */
+
+/* dsn: a libpq connection string or URI. E_UNAVAILABLE with the reason in *error (in the arena). */
+MUST_CHECK int db_script_open(const char *dsn, Arena *arena, DbScript **ret, Str *error);
+/* Many statements of the simple protocol; without BEGIN they are one transaction. last (may be NULL) gets the last
+ * statement's rows. E_INTERNAL with the server's text in *error. */
+MUST_CHECK int db_script_run(DbScript *s, const char *sql, Arena *arena, DbResult *last, Str *error);
+/* Makes the database that dsn names, through the server's own one. */
+MUST_CHECK int db_script_create_database(const char *dsn, Arena *arena, Str *error);
+void db_script_close(DbScript *s); /* takes NULL */
+
+#endif

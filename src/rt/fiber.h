@@ -1,0 +1,53 @@
+/* Fibers: straight-line functions that wait. Stackful, cooperative, all on the loop's thread: between two waits a fiber
+ * is alone, so plain data needs no locks, but everything may have changed after each wait.
+ *
+ * Every wait has a deadline (loop_now_us clock). A wait returns 0 when woken, E_TIMEOUT, or E_CANCELED after
+ * fiber_cancel; then the function returns its error and the stack unwinds. Fibers never run inside a library's
+ * callback: a callback marks them ready with fiber_wake, and the loop runs them. Stacks are FIBER_STACK bytes above a
+ * guard page: no recursion on input, no large locals. */
+#ifndef SKALD_RT_FIBER_H
+#define SKALD_RT_FIBER_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#define FIBER_STACK   (128 * 1024)
+#define FIBER_FOREVER INT64_MAX
+
+typedef struct Fiber Fiber;
+typedef void FiberFn(void *arg);
+
+void fiber_limit(int most); /* beyond it fiber_start refuses; default 4096 */
+/* Makes fn(arg) ready to run; name must outlive it. NULL at the limit. The fiber frees itself when fn returns. */
+Fiber *fiber_start(const char *name, FiberFn *fn, void *arg);
+Fiber *fiber_current(void); /* NULL outside of any fiber */
+int fiber_count(void);
+
+/* Parks the current fiber; why is shown to operators. MUST be in a fiber. */
+MUST_CHECK int fiber_wait(const char *why, int64_t deadline_us);
+void fiber_wake(Fiber *f);   /* takes NULL; waking a fiber that does not wait is remembered for its next wait */
+void fiber_cancel(Fiber *f); /* its waits return E_CANCELED from now on */
+MUST_CHECK int fiber_sleep(int64_t us);
+void fiber_yield(void); /* lets the other ready fibers run first */
+
+/* What the log adds to every line of this fiber, inherited by the fibers it starts. */
+typedef struct FiberContext {
+  char trace_id[33]; /* W3C trace-id, "" when there is none */
+  char saga_id[37];
+} FiberContext;
+FiberContext *fiber_context(void); /* a shared empty one outside of fibers */
+
+/* For the loop only: runs what is ready or past its deadline; returns the next deadline, 0 when more is ready. */
+int64_t fiber_run_ready(void);
+bool fiber_any_ready(void);
+void fiber_list(Buf *out); /* one line each: name, what it waits for, for how long */
+
+/* A counting semaphore, first come first served: set free to how many may hold it. */
+typedef struct Semaphore {
+  int free;
+  struct SemaphoreWaiter *first, *last;
+} Semaphore;
+MUST_CHECK int semaphore_acquire(Semaphore *s, const char *why, int64_t deadline_us);
+void semaphore_release(Semaphore *s);
+
+#endif

@@ -1,0 +1,26 @@
+/* HTTP/1.1 server over the h2o library. Each request runs its handler in a fiber of its own. Refused before any
+ * handler: ambiguous or two lengths (400), oversized headers (431) and bodies (413), more in flight than allowed (503).
+ * Slow senders are cut. While draining answers carry "connection: close". */
+#ifndef SKALD_RT_HTTP_SERVER_H
+#define SKALD_RT_HTTP_SERVER_H
+
+#include "rt/http.h"
+
+typedef void HttpHandler(HttpRequest *request, HttpReply *reply);
+
+typedef struct HttpServerConfig {
+  int listen_fd; /* bound and listening; the server owns it from now on */
+  HttpHandler *handler;
+  int max_in_flight;  /* requests; beyond it 503 */
+  int64_t request_us; /* each request's deadline */
+  int64_t idle_us;    /* time for a head and body to arrive, and for keep-alive */
+} HttpServerConfig;
+
+/* Blocking, before the loop. Binds host:port, or returns E_SYSTEM with errno set (EADDRINUSE: busy). */
+MUST_CHECK int http_listen(const char *host, int port, int *ret_fd);
+MUST_CHECK int http_server_start(const HttpServerConfig *config);
+int http_server_in_flight(void);
+/* Stops accepting and waits in the current fiber until all answers are sent, or the deadline. */
+void http_server_drain(int64_t deadline_us);
+
+#endif

@@ -1,0 +1,149 @@
+/* Idempotency-Key: statements per schema, and the replay of first answers. */
+#include "rt/idempotency.h"
+
+#include "rt/fiber.h"
+#include "rt/log.h"
+#include "rt/loop.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define KEY_MAX            255
+#define RETENTION_EVERY_US (INT64_C(3600) * 1000000)
+#define ANSWERS            16
+
+typedef struct IdempotencySql {
+  Sql find, insert, finish, forget, expire;
+  struct {
+    const Sql *plain;
+    Sql keyed;
+  } answers[ANSWERS]; /* made when first needed, kept because statements are known by address */
+  int answer_count;
+} IdempotencySql;
+
+static const char *text(const char *format, const char *schema) {
+  char *out;
+  if (asprintf(&out, format, schema) < 0)
+    abort();
+  return out;
+}
+
+void idempotency_prepare(Service *s) {
+  const char *schema = s->def->schema;
+  s->keys = calloc(1, sizeof(*s->keys));
+  if (!s->keys)
+    abort();
+  s->keys->find.text = text("SELECT fingerprint = sha256(convert_to($2, 'UTF8')), coalesce(status, 0), body"
+                            " FROM %s.idempotency WHERE key = $1",
+                            schema);
+  s->keys->insert.text = text("INSERT INTO %s.idempotency (key, fingerprint, status, body)"
+                              " VALUES ($1, sha256(convert_to($2, 'UTF8')), $3, $4)",
+                              schema);
+  s->keys->finish.text = text("UPDATE %s.idempotency SET status = $2, body = $3 WHERE key = $1", schema);
+  s->keys->forget.text = text("DELETE FROM %s.idempotency WHERE key = $1", schema);
+  s->keys->expire.text = text("DELETE FROM %s.idempotency WHERE created_at < now() - interval '24 hours'", schema);
+}
+
+static Str request_text(const Req *req) {
+  Str body = req->route->body ? req->http->body : (Str){0};
+  return arena_printf(req->arena, "%.*s %.*s %.*s", STR_FMT(req->http->method), STR_FMT(req->http->path),
+                      STR_FMT(body));
+}
+
+/* A structured-field string, or the bare text many clients send. */
+static int read_key(Req *req, Str header) {
+  if (header.n >= 2 && header.p[0] == '"' && header.p[header.n - 1] == '"')
+    header = (Str){header.p + 1, header.n - 2};
+  bool printable = header.n > 0 && header.n <= KEY_MAX;
+  for (size_t i = 0; i < header.n && printable; i++)
+    printable = header.p[i] > ' ' && header.p[i] < 0x7f;
+  if (!printable)
+    return fail(req, E_MALFORMED, NULL, "Idempotency-Key must be 1 to %d printable ASCII characters", KEY_MAX);
+  req->key = header;
+  return 0;
+}
+
+static int replay(Req *req, const DbResult *found) {
+  int64_t status;
+  if (!str_eq(db_cell(found, 0, 0), STR("t")))
+    return fail(req, E_KEY_REUSED, NULL, "this Idempotency-Key was used with another request");
+  TRY(str_to_int(db_cell(found, 0, 1), &status));
+  if (status == 0)
+    return fail(req, E_IN_PROGRESS, NULL, "the first request with this Idempotency-Key is still running");
+  *req->reply = (HttpReply){.status = (int)status, .body = db_cell(found, 0, 2)};
+  if (status >= 400)
+    req->reply->content_type = "application/problem+json";
+  http_reply_header(req->reply, STR("idempotent-replayed"), STR("true"));
+  return 1;
+}
+
+int idempotency_begin(Req *req) {
+  Str header = http_header(req->http, STR("idempotency-key"));
+  if (!header.p || !(req->route->flags & ROUTE_KEYED))
+    return 0;
+  TRY(read_key(req, header));
+  DbResult found;
+  TRY(req_query(req, DB_STMT(&req->service->keys->find, V_TEXT(req->key), V_TEXT(request_text(req))), &found));
+  return found.rows ? replay(req, &found) : 0;
+}
+
+static DbStmt statement(Arena *arena, const Sql *sql, const DbValue *values, int count) {
+  return (DbStmt){sql, arena_copy(arena, values, sizeof(*values) * (size_t)count), count};
+}
+
+DbStmt idempotency_insert(Req *req, int status, Str body) {
+  const DbValue values[] = {V_TEXT(req->key), V_TEXT(request_text(req)), V_INT(status), V_TEXT(body)};
+  return statement(req->arena, &req->service->keys->insert, values, 4);
+}
+
+DbStmt idempotency_finish(Service *s, Arena *arena, Str key, int status, Str body) {
+  const DbValue values[] = {V_TEXT(key), V_INT(status), V_TEXT(body)};
+  return statement(arena, &s->keys->finish, values, 3);
+}
+
+DbStmt idempotency_forget(Service *s, Arena *arena, Str key) {
+  return statement(arena, &s->keys->forget, &V_TEXT(key), 1);
+}
+
+int idempotency_lost_race(Req *req) {
+  int rc = req->key.p ? idempotency_begin(req) : 0;
+  return rc == 0 ? E_CONFLICT : rc;
+}
+
+static const Sql *keyed_answer(Service *s, DbStmt answer) {
+  IdempotencySql *k = s->keys;
+  for (int i = 0; i < k->answer_count; i++)
+    if (k->answers[i].plain == answer.sql)
+      return &k->answers[i].keyed;
+  if (k->answer_count == ANSWERS)
+    abort(); /* a defect: as many as there are routes */
+  k->answers[k->answer_count].plain = answer.sql;
+  char *out;
+  if (asprintf(&out,
+               "WITH answer (body) AS (%s) UPDATE %s.idempotency k SET status = 200, body = answer.body"
+               " FROM answer WHERE k.key = $%d RETURNING answer.body",
+               answer.sql->text, s->def->schema, answer.count + 1) < 0)
+    abort();
+  k->answers[k->answer_count].keyed.text = out;
+  return &k->answers[k->answer_count++].keyed;
+}
+
+DbStmt idempotency_answer(Req *req, DbStmt answer) {
+  DbValue *values = ARENA_ARRAY(req->arena, DbValue, (size_t)answer.count + 1);
+  memcpy(values, answer.values, sizeof(*values) * (size_t)answer.count);
+  values[answer.count] = V_TEXT(req->key);
+  return (DbStmt){keyed_answer(req->service, answer), values, answer.count + 1};
+}
+
+void idempotency_retention(void *service) {
+  Service *s = service;
+  SCOPED_ARENA arena = arena_new();
+  while (fiber_sleep(RETENTION_EVERY_US) == 0) {
+    DbStmt expire = {&s->keys->expire, NULL, 0};
+    int rc = db_exec(s->db, arena, expire, NULL, loop_now_us() + RETENTION_EVERY_US);
+    if (rc < 0)
+      LOG(WARN, "idempotency", "%s: old keys could not be deleted: %s", s->def->name, err_info(rc)->title);
+    arena_reset(arena);
+  }
+}

@@ -1,0 +1,25 @@
+/* The event loop: one per process, one thread. Everything in rt/ that waits does so through it; nobody above rt/ sees
+ * libuv. A pass of the loop: run the ready fibers, call the before-poll hooks (which send what the fibers asked for),
+ * then sleep in poll until something happens. */
+#ifndef SKALD_RT_LOOP_H
+#define SKALD_RT_LOOP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct uv_loop_s;
+
+void loop_init(void);            /* once per process, after fork */
+struct uv_loop_s *loop_uv(void); /* for the files of rt/ that wrap a library */
+void loop_run(void);             /* until loop_stop */
+void loop_stop(void);
+int64_t loop_now_us(void);  /* CLOCK_MONOTONIC, microseconds; for deadlines, never for what is stored */
+int64_t loop_unix_ms(void); /* CLOCK_REALTIME, milliseconds; for what people read */
+
+/* fn is called once per pass of the loop, after the fibers ran and before it sleeps. At most 8 hooks. */
+void loop_before_poll(void (*fn)(void *arg), void *arg);
+
+/* fn is called in the loop (never in signal context) for each SIGTERM/SIGINT; later calls replace fn. */
+void loop_on_terminate(void (*fn)(void));
+
+#endif

@@ -1,0 +1,116 @@
+/* Applying versioned SQL. */
+#include "rt/migrate.h"
+
+#include "rt/db_script.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define LOCK "SELECT pg_advisory_lock(7236873)" /* any number, the same for all of us */
+
+typedef struct Migration {
+  Arena *arena;
+  DbScript *script;
+  const ServiceDef *def;
+  int applied;
+  Str error;
+} Migration;
+
+static Str with_schema(Arena *arena, Str sql, const char *schema) {
+  static const Str mark = STR("{schema}");
+  Buf b = {.arena = arena};
+  for (size_t i = 0; i < sql.n;) {
+    if (sql.n - i >= mark.n && !memcmp(sql.p + i, mark.p, mark.n)) {
+      buf_cstr(&b, schema);
+      i += mark.n;
+    } else {
+      buf_char(&b, sql.p[i++]);
+    }
+  }
+  buf_char(&b, 0);
+  return buf_view(&b);
+}
+
+static int is_applied(Migration *m, const char *module, int version, bool *ret) {
+  Str sql = arena_printf(m->arena,
+                         "SELECT 1 FROM public.skald_migration WHERE service = '%s' AND module = '%s' AND version = %d",
+                         m->def->name, module, version);
+  DbResult found;
+  TRY(db_script_run(m->script, sql.p, m->arena, &found, &m->error));
+  *ret = found.rows > 0;
+  return 0;
+}
+
+static int apply(Migration *m, const char *module, int version, Str sql) {
+  bool applied;
+  TRY(is_applied(m, module, version, &applied));
+  if (applied)
+    return 0;
+  Str all = arena_printf(m->arena,
+                         "BEGIN; %s; INSERT INTO public.skald_migration (service, module, version) VALUES ('%s', '%s', "
+                         "%d); COMMIT",
+                         with_schema(m->arena, sql, m->def->schema).p, m->def->name, module, version);
+  int rc = db_script_run(m->script, all.p, m->arena, NULL, &m->error);
+  if (rc == 0)
+    m->applied++;
+  return rc;
+}
+
+/* Cuts the script at its headings and applies each part in order. */
+static int apply_script(Migration *m, const char *module, const char *script) {
+  static const char heading[] = "-- migration ";
+  const char *part = strstr(script, heading);
+  while (part) {
+    int version = 0;
+    if (sscanf(part + strlen(heading), "%d", &version) != 1) {
+      m->error = STR("a heading names no version");
+      return E_INTERNAL;
+    }
+    const char *next = strstr(part + 1, heading);
+    Str sql = {part, next ? (size_t)(next - part) : strlen(part)};
+    TRY(apply(m, module, version, sql));
+    part = next;
+  }
+  return 0;
+}
+
+static int apply_all(Migration *m) {
+  TRY(db_script_run(m->script,
+                    LOCK "; CREATE TABLE IF NOT EXISTS public.skald_migration (service text, module text, version int,"
+                         " applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (service, module, version))",
+                    m->arena, NULL, &m->error));
+  TRY(apply_script(m, "service", m->def->migrations));
+  char module[] = "module 0";
+  for (int i = 0; m->def->modules[i]; i++) {
+    module[sizeof(module) - 2] = (char)('0' + i);
+    TRY(apply_script(m, module, m->def->modules[i]));
+  }
+  return 0;
+}
+
+static int open_or_create(Migration *m, const char *dsn) {
+  int rc = db_script_open(dsn, m->arena, &m->script, &m->error);
+  if (rc == 0 || !strstr(m->error.p, "does not exist"))
+    return rc;
+  Str create_error;
+  rc = db_script_create_database(dsn, m->arena, &create_error);
+  Str open_error;
+  if (db_script_open(dsn, m->arena, &m->script, &open_error) == 0) /* also when another made it meanwhile */
+    return 0;
+  m->error = rc < 0 ? create_error : open_error;
+  return E_UNAVAILABLE;
+}
+
+int migrate_service(const ServiceDef *def, const char *dsn) {
+  SCOPED_ARENA arena = arena_new();
+  Migration m = {.arena = arena, .def = def};
+  int rc = open_or_create(&m, dsn);
+  if (rc == 0)
+    rc = apply_all(&m);
+  db_script_close(m.script);
+  if (rc < 0)
+    fprintf(stderr, "skald: cannot migrate the database of %s: %.*s\n", def->name, STR_FMT(m.error));
+  else if (m.applied)
+    printf("%s: %d migration%s applied\n", def->name, m.applied, m.applied == 1 ? "" : "s");
+  return rc;
+}

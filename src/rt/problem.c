@@ -1,0 +1,29 @@
+/* Problem details as JSON. */
+#include "rt/problem.h"
+
+static void member(Buf *b, const char *name, Str value) {
+  if (!value.p)
+    return;
+  buf_printf(b, ",\"%s\":", name);
+  buf_json_string(b, value);
+}
+
+void problem_reply(Arena *arena, const Problem *problem, HttpReply *reply) {
+  const ErrInfo *info = err_info(problem->code);
+  Buf b = {.arena = arena};
+  buf_printf(&b, "{\"type\":\"urn:skald:problem:%s\",\"title\":", info->name);
+  buf_json_string(&b, problem->title.p ? problem->title : str_from(info->title));
+  /* A member called status that is a text, as the saga's clients want it, replaces the number. */
+  if (!problem->members.p || !str_starts(problem->members, STR("\"status\"")))
+    buf_printf(&b, ",\"status\":%d", info->status);
+  member(&b, "detail", problem->detail);
+  member(&b, "pointer", problem->pointer);
+  if (problem->members.p) {
+    buf_char(&b, ',');
+    buf_str(&b, problem->members);
+  }
+  buf_char(&b, '}');
+  *reply = (HttpReply){.status = info->status, .content_type = "application/problem+json", .body = buf_view(&b)};
+  if (info->retry)
+    http_reply_header(reply, STR("retry-after"), STR("1"));
+}

@@ -1,0 +1,129 @@
+/* The parent of the workers. It does nothing but wait, so there is little in it that could fail. */
+#include "rt/supervisor.h"
+
+#include "rt/log.h"
+#include "rt/loop.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WORKERS_MOST 64
+#define RESTART_US   500000 /* a worker that dies at once is not restarted faster than this */
+
+typedef struct Group {
+  struct {
+    pid_t pid; /* 0: not running */
+    int64_t started_us;
+  } workers[WORKERS_MOST];
+  int count;
+  void (*run)(int index);
+  sigset_t signals, old_mask;
+  bool stopping;
+  int64_t kill_at_us;
+} Group;
+
+static void start_worker(Group *g, int index) {
+  pid_t parent = getpid();
+  g->workers[index].started_us = loop_now_us();
+  pid_t pid = fork();
+  if (pid < 0) {
+    LOG(ERROR, "supervisor", "cannot fork: %s", strerror(errno));
+    return;
+  }
+  if (pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) /* it died before we could say so */
+      _exit(1);
+    sigprocmask(SIG_SETMASK, &g->old_mask, NULL);
+    g->run(index);
+    _exit(0);
+  }
+  g->workers[index].pid = pid;
+}
+
+static void reap(Group *g) {
+  int status;
+  pid_t pid;
+  while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+    for (int i = 0; i < g->count; i++) {
+      if (g->workers[i].pid != pid)
+        continue;
+      g->workers[i].pid = 0;
+      if (!g->stopping)
+        LOG(ERROR, "supervisor", "worker %d ended by %s %d, starting another", i,
+            WIFSIGNALED(status) ? "signal" : "exit", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    }
+}
+
+static int running(const Group *g) {
+  int n = 0;
+  for (int i = 0; i < g->count; i++)
+    n += g->workers[i].pid > 0;
+  return n;
+}
+
+static void signal_all(const Group *g, int number) {
+  for (int i = 0; i < g->count; i++)
+    if (g->workers[i].pid > 0)
+      kill(g->workers[i].pid, number);
+}
+
+/* Starts the missing ones; returns how long until the next may be started. */
+static int64_t start_missing(Group *g) {
+  int64_t now = loop_now_us(), wait = INT64_C(3600) * 1000000;
+  for (int i = 0; i < g->count; i++) {
+    if (g->workers[i].pid > 0)
+      continue;
+    int64_t due = g->workers[i].started_us + RESTART_US;
+    if (!g->workers[i].started_us || due <= now)
+      start_worker(g, i);
+    else if (due - now < wait)
+      wait = due - now;
+  }
+  return wait;
+}
+
+static void wait_signal(Group *g, int64_t us, int64_t grace_us) {
+  struct timespec timeout = {us / 1000000, us % 1000000 * 1000};
+  int number = sigtimedwait(&g->signals, NULL, &timeout);
+  if ((number == SIGTERM || number == SIGINT) && !g->stopping) {
+    g->stopping = true;
+    g->kill_at_us = loop_now_us() + grace_us;
+    signal_all(g, SIGTERM);
+  }
+  reap(g);
+}
+
+int supervise(int workers, void (*worker)(int index), int64_t grace_us) {
+  Group g = {.count = workers < WORKERS_MOST ? workers : WORKERS_MOST, .run = worker};
+  sigemptyset(&g.signals);
+  sigaddset(&g.signals, SIGTERM);
+  sigaddset(&g.signals, SIGINT);
+  sigaddset(&g.signals, SIGCHLD);
+  sigprocmask(SIG_BLOCK, &g.signals, &g.old_mask);
+  while (!g.stopping) {
+    int64_t wait = start_missing(&g);
+    log_flush();
+    wait_signal(&g, wait, grace_us);
+  }
+  int killed = 0;
+  while (running(&g)) {
+    if (loop_now_us() >= g.kill_at_us) {
+      killed = running(&g);
+      signal_all(&g, SIGKILL);
+      g.kill_at_us = INT64_MAX;
+    }
+    wait_signal(&g, 100000, grace_us);
+  }
+  if (killed)
+    LOG(WARN, "supervisor", "%d workers did not end in time and were killed", killed);
+  log_flush();
+  return killed ? 1 : 0;
+}

@@ -1,0 +1,302 @@
+/* The engine: runs begin, are driven, end; leases are renewed, and what others left behind is taken over. */
+#include "saga/engine.h"
+
+#include "rt/log.h"
+#include "rt/loop.h"
+#include "rt/metrics.h"
+#include "saga/run.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STORE_US           5000000
+#define RETENTION_EVERY_US (INT64_C(600) * 1000000)
+
+SagaConfig saga_config;
+
+const Option saga_options[] = {
+    {"SAGA_LEASE", OPTION_MILLIS, &saga_config.lease_us, "10s", 1000, 600000, NULL,
+     "how long a silent process keeps its sagas before another takes them over", false},
+    {"SAGA_ATTEMPT_TIMEOUT", OPTION_MILLIS, &saga_config.attempt_us, "2s", 10, 60000, NULL,
+     "how long one call to a participant may take before it is asked again", false},
+    {"SAGA_RETENTION", OPTION_MILLIS, &saga_config.retention_us, "10080m", 60000, 31536000000, NULL,
+     "how long ended sagas are kept", false},
+    {"SAGA_CALLS_PER_SERVICE", OPTION_INT, &saga_config.calls_per_target, "256", 1, 4096, NULL,
+     "concurrent calls to one participant", false},
+    {0},
+};
+
+static const char *const state_names[] = {"RUNNING", "COMPENSATING", "SUCCEEDED", "COMPENSATED"};
+static const char *const step_names[] = {"WAITING", "DONE", "REFUSED", "MAYBE", "UNDONE"};
+
+const char *saga_state_name(SagaState state) {
+  return state_names[state];
+}
+
+static struct Metric *metric(MetricType type, const char *name, const char *help, const char *schema,
+                             const char *outcome) {
+  char labels[128];
+  snprintf(labels, sizeof(labels), "service=%s%s%s%s%s", schema[0] == '"' ? "" : "\"", schema,
+           schema[0] == '"' ? "" : "\"", outcome ? ",outcome=" : "", outcome ? outcome : "");
+  return metric_new(type, name, help, labels);
+}
+
+SagaEngine *saga_engine_new(const char *schema, const SagaType *types, SagaTransport *transport) {
+  SagaEngine *e = calloc(1, sizeof(*e));
+  if (!e)
+    abort();
+  e->types = types;
+  e->transport = transport;
+  e->store = saga_store_new(schema);
+  e->active.next = e->active.previous = &e->active;
+  static const char *const outcomes[] = {"\"compensated\"", "\"succeeded\""};
+  for (int i = 0; i < 2; i++) {
+    e->ended[i] = metric(METRIC_COUNTER, "skald_sagas_total", "Sagas that have ended", schema, outcomes[i]);
+    e->duration[i] =
+        metric(METRIC_HISTOGRAM, "skald_saga_duration_seconds", "From begin to stored end", schema, outcomes[i]);
+  }
+  e->running = metric(METRIC_GAUGE, "skald_sagas_running", "Sagas this process drives", schema, NULL);
+  e->takeovers = metric(METRIC_COUNTER, "skald_saga_takeovers_total", "Sagas taken over", schema, NULL);
+  e->attempts = metric(METRIC_COUNTER, "skald_saga_calls_total", "Calls to participants", schema, NULL);
+  e->retries = metric(METRIC_COUNTER, "skald_saga_retries_total", "Calls whose outcome was unknown", schema, NULL);
+  return e;
+}
+
+int saga_new(SagaEngine *e, const SagaType *type, Uuid id, Str input, SagaRun **ret) {
+  Arena *arena = arena_new();
+  SagaRun *run = ARENA_NEW(arena, SagaRun);
+  *run = (SagaRun){.id = id, .type = type, .engine = e, .arena = arena, .epoch = 1, .references = 1};
+  run->input = arena_str(arena, input);
+  run->began_us = loop_now_us();
+  int rc = type->load(run);
+  if (rc < 0) {
+    arena_free(arena);
+    return rc;
+  }
+  *ret = run;
+  return 0;
+}
+
+void saga_release(SagaRun *run) {
+  if (--run->references == 0)
+    arena_free(run->arena);
+}
+
+static void link_run(SagaRun *run) {
+  SagaRun *head = &run->engine->active;
+  run->next = head;
+  run->previous = head->previous;
+  run->previous->next = run;
+  head->previous = run;
+  metric_set(run->engine->running, ++run->engine->active_count);
+}
+
+static void unlink_run(SagaRun *run) {
+  run->previous->next = run->next;
+  run->next->previous = run->previous;
+  metric_set(run->engine->running, --run->engine->active_count);
+}
+
+static int set_going(SagaRun *run) {
+  run->references++;
+  link_run(run);
+  if (fiber_start("saga", saga_drive, run))
+    return 0;
+  unlink_run(run);
+  saga_release(run);
+  return E_BUSY;
+}
+
+int saga_begin(SagaRun *run, const DbStmt *statements, int count, int64_t deadline_us) {
+  TRY(saga_store_begin(run->engine->store, run, statements, count, deadline_us));
+  int rc = set_going(run);
+  if (rc < 0) /* stored, so it is not lost: recovery picks it up when its lease ends */
+    LOG(WARN, "saga", "no fiber to run a saga that was begun");
+  return 0;
+}
+
+int saga_wait(SagaRun *run, int64_t deadline_us) {
+  run->waiter = fiber_current();
+  int rc = 0;
+  while (!run->ended && !run->fenced && rc == 0)
+    rc = fiber_wait("saga", deadline_us);
+  run->waiter = NULL;
+  if (run->ended)
+    return 0;
+  return run->fenced ? E_FENCED : rc;
+}
+
+Str saga_steps_json(const SagaRun *run) {
+  Buf b = {.arena = run->arena};
+  buf_char(&b, '[');
+  for (int i = 0; i < run->type->step_count; i++) {
+    const SagaStepRun *s = &run->steps[i];
+    buf_printf(&b, "%s{\"name\":\"%s\",\"state\":\"%s\",\"attempts\":%d,\"status\":%d,\"micros\":%lld}", i ? "," : "",
+               run->type->steps[i].name, step_names[s->state], s->attempts, s->status, (long long)s->took_us);
+  }
+  buf_char(&b, ']');
+  return buf_view(&b);
+}
+
+/* A write of ours that met no database, or no answer from it, is tried again: it is guarded, so twice does no harm. */
+static int persist(SagaRun *run, SagaState state) {
+  Str steps = saga_steps_json(run);
+  for (;;) {
+    int64_t deadline = loop_now_us() + STORE_US;
+    int rc = state == SAGA_COMPENSATING ? saga_store_compensate(run->engine->store, run, deadline)
+                                        : saga_store_finish(run->engine->store, run, state, steps, deadline);
+    if (rc == 0)
+      run->state = state;
+    if (rc == 0 || rc == E_FENCED || rc == E_CANCELED || run->fenced)
+      return rc;
+    LOG(WARN, "saga", "state %s could not be stored: %s", saga_state_name(state), err_info(rc)->title);
+    TRY(fiber_sleep(100000));
+  }
+}
+
+static int roll_back(SagaRun *run) {
+  if (run->state == SAGA_RUNNING)
+    TRY(persist(run, SAGA_COMPENSATING));
+  LOG(DEBUG, "saga", "rolling back: %.*s: %.*s", STR_FMT(run->failed_step), STR_FMT(run->reason));
+  TRY(saga_backward(run));
+  return persist(run, SAGA_COMPENSATED);
+}
+
+static int drive(SagaRun *run) {
+  if (run->state == SAGA_COMPENSATING)
+    return roll_back(run);
+  int rc = saga_forward(run);
+  if (rc == 0)
+    return persist(run, SAGA_SUCCEEDED);
+  return rc == E_REFUSED ? roll_back(run) : rc;
+}
+
+void saga_drive(void *arg) {
+  SagaRun *run = arg;
+  uuid_format(run->id, fiber_context()->saga_id);
+  int rc = drive(run);
+  if (rc == 0) {
+    bool success = run->state == SAGA_SUCCEEDED;
+    run->ended = true;
+    metric_add(run->engine->ended[success], 1);
+    metric_observe(run->engine->duration[success], (double)(loop_now_us() - run->began_us) / 1e6);
+  } else {
+    run->fenced = true;
+    LOG(WARN, "saga", "not ours any more, left to its owner");
+  }
+  unlink_run(run);
+  fiber_wake(run->waiter);
+  saga_release(run);
+}
+
+static const SagaType *type_named(const SagaEngine *e, Str name) {
+  for (const SagaType *t = e->types; t->name; t++)
+    if (str_eq(str_from(t->name), name))
+      return t;
+  return NULL;
+}
+
+static void adopt(SagaEngine *e, const SagaClaim *claim) {
+  const SagaType *type = type_named(e, claim->type);
+  SagaRun *run;
+  char id[UUID_TEXT];
+  uuid_format(claim->id, id);
+  if (!type || saga_new(e, type, claim->id, claim->input, &run) < 0) {
+    LOG(ERROR, "saga", "%s of type %.*s cannot be read by this version", id, STR_FMT(claim->type));
+    return;
+  }
+  LOG(INFO, "saga", "%s taken over in state %.*s", id, STR_FMT(claim->state));
+  metric_add(e->takeovers, 1);
+  run->epoch = claim->epoch;
+  run->failed_step = arena_str(run->arena, claim->failedStep);
+  run->reason = arena_str(run->arena, claim->reason);
+  if (str_eq(claim->state, STR("COMPENSATING"))) {
+    run->state = SAGA_COMPENSATING;
+    for (int i = 0; i < type->step_count; i++)
+      run->steps[i].started = true; /* whatever the one before us had reached */
+  }
+  if (set_going(run) < 0)
+    LOG(WARN, "saga", "%s waits for a free fiber", id);
+  saga_release(run);
+}
+
+static void recover(void *arg) {
+  SagaEngine *e = arg;
+  SCOPED_ARENA arena = arena_new();
+  bool mine = true;
+  for (;;) {
+    List claims = {0};
+    int rc = saga_store_claim(e->store, arena, mine, &claims);
+    for (size_t i = 0; i < claims.count; i++)
+      adopt(e, &((SagaClaim *)claims.items)[i]);
+    if (rc < 0 && rc != E_UNAVAILABLE)
+      LOG(WARN, "saga", "looking for abandoned sagas failed: %s", err_info(rc)->title);
+    arena_reset(arena);
+    if (rc == 0 && claims.count == 0)
+      mine = false; /* all that an earlier process of our name left is ours now */
+    if (claims.count == 0 && fiber_sleep(rc < 0 ? 200000 : saga_config.lease_us / 10) < 0)
+      return;
+  }
+}
+
+static void mark_lost(SagaEngine *e, const Uuid *asked, size_t count, const List *kept) {
+  for (SagaRun *run = e->active.next; run != &e->active; run = run->next) {
+    bool was_asked = false, is_kept = false;
+    for (size_t i = 0; i < count && !was_asked; i++)
+      was_asked = uuid_eq(asked[i], run->id);
+    for (size_t i = 0; i < kept->count && !is_kept; i++) {
+      const SagaClaim *k = &((const SagaClaim *)kept->items)[i];
+      is_kept = uuid_eq(k->id, run->id) && k->epoch == run->epoch;
+    }
+    if (was_asked && !is_kept)
+      run->fenced = true;
+  }
+}
+
+static void renew_once(SagaEngine *e, Arena *arena, int64_t older_than_us) {
+  Uuid *ids = ARENA_ARRAY(arena, Uuid, (size_t)e->active_count + 1);
+  size_t count = 0;
+  for (SagaRun *run = e->active.next; run != &e->active; run = run->next)
+    if (run->began_us < older_than_us && !run->fenced)
+      ids[count++] = run->id;
+  List kept;
+  if (count && saga_store_renew(e->store, arena, ids, count, &kept) == 0)
+    mark_lost(e, ids, count, &kept);
+}
+
+static void renew(void *arg) {
+  SagaEngine *e = arg;
+  SCOPED_ARENA arena = arena_new();
+  int64_t every = saga_config.lease_us / 4;
+  while (fiber_sleep(every) == 0) {
+    renew_once(e, arena, loop_now_us() - every); /* most have ended long before their first renewal */
+    arena_reset(arena);
+  }
+}
+
+static void retain(void *arg) {
+  SagaEngine *e = arg;
+  SCOPED_ARENA arena = arena_new();
+  while (fiber_sleep(RETENTION_EVERY_US) == 0) {
+    int rc = saga_store_expire(e->store, arena, saga_config.retention_us);
+    if (rc < 0)
+      LOG(WARN, "saga", "ended sagas could not be deleted: %s", err_info(rc)->title);
+    arena_reset(arena);
+  }
+}
+
+void saga_set_owner(const char *owner) {
+  saga_config.owner = owner;
+}
+
+void saga_engine_start(SagaEngine *e, Db *db, int worker) {
+  char *owner;
+  if (asprintf(&owner, "%s/%d", saga_config.owner, worker) < 0)
+    abort();
+  saga_store_open(e->store, db, owner, saga_config.lease_us);
+  bool ok = fiber_start("saga recovery", recover, e) && fiber_start("saga leases", renew, e) &&
+            (worker > 0 || fiber_start("saga retention", retain, e));
+  if (!ok)
+    abort();
+}

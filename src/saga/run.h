@@ -1,0 +1,43 @@
+/* Running one saga: its steps forward, or back. Private to saga/. */
+#ifndef SKALD_SAGA_RUN_H
+#define SKALD_SAGA_RUN_H
+
+#include "saga/engine.h"
+#include "saga/store.h"
+
+struct Metric;
+
+#define SAGA_TARGETS 16
+
+typedef struct SagaConfig {
+  const char *owner;
+  int64_t lease_us;     /* how long a silent owner keeps its sagas */
+  int64_t attempt_us;   /* one call's deadline */
+  int64_t retention_us; /* ended sagas are deleted after it */
+  int64_t calls_per_target;
+} SagaConfig;
+
+extern SagaConfig saga_config;
+
+struct SagaEngine {
+  const SagaType *types;
+  SagaTransport *transport;
+  SagaStore *store;
+  SagaRun active; /* list head of the runs this process drives */
+  int active_count;
+  struct {
+    const char *service;
+    Semaphore slots;
+  } targets[SAGA_TARGETS]; /* one participant that hangs must not hold up the others */
+  int target_count;
+  struct Metric *ended[2], *duration[2], *running, *takeovers, *attempts, *retries;
+};
+
+/* A fiber function: drives the run (arg: SagaRun, a reference of its own) to its end. */
+void saga_drive(void *arg);
+/* All steps that can run, until all are done or one is not. 0, or E_REFUSED with failed_step and reason set. */
+MUST_CHECK int saga_forward(SagaRun *run);
+/* Undoes every step that may have been reached. 0, or E_FENCED / E_CANCELED. */
+MUST_CHECK int saga_backward(SagaRun *run);
+
+#endif

@@ -1,0 +1,76 @@
+/* Durable sagas. A saga type is a table of steps; the engine runs them, and when one does not succeed undoes every step
+ * it may have reached. It knows nothing of shops. What it promises: a saga that was begun (one transaction with the
+ * caller's own rows) ends SUCCEEDED or COMPENSATED whatever dies on the way, and its end is one transaction with the
+ * caller's.
+ *
+ * Each saga has an owner, a lease (due_at, by the database's clock) and an epoch; every write is guarded by epoch and
+ * state. Participants are idempotent under the saga's id, so taking one over simply asks again. */
+#ifndef SKALD_SAGA_SAGA_H
+#define SKALD_SAGA_SAGA_H
+
+#include "rt/db.h"
+#include "rt/fiber.h"
+#include "rt/http.h"
+
+#define SAGA_STEPS 16
+
+typedef enum SagaState { SAGA_RUNNING, SAGA_COMPENSATING, SAGA_SUCCEEDED, SAGA_COMPENSATED } SagaState;
+
+typedef enum SagaStepKind {
+  SAGA_COMPENSATABLE, /* can be undone; refused: the saga is rolled back */
+  SAGA_PIVOT,         /* the last that may refuse; once done the saga goes forward only */
+  SAGA_RETRIABLE,     /* after the pivot: asked again until it succeeds */
+} SagaStepKind;
+
+typedef struct SagaCall { /* one request to a participant */
+  const char *service, *method;
+  Str path, body;
+} SagaCall;
+
+typedef enum SagaStepState { STEP_WAITING, STEP_DONE, STEP_REFUSED, STEP_MAYBE, STEP_UNDONE } SagaStepState;
+
+typedef struct SagaStepRun {
+  SagaStepState state;
+  bool started;
+  int attempts, status; /* HTTP status of the last answer, 0 without one */
+  int64_t took_us;
+  Str answer; /* the participant's body when done */
+} SagaStepRun;
+
+typedef struct SagaRun {
+  Uuid id;
+  const struct SagaType *type;
+  struct SagaEngine *engine;
+  Arena *arena; /* everything of the run lives here, until saga_release */
+  Str input;    /* JSON, as stored */
+  void *data;   /* what type->load made of it */
+  SagaState state;
+  int64_t epoch;
+  bool fenced, ended; /* another owns it now; its end is stored */
+  SagaStepRun steps[SAGA_STEPS];
+  Str failed_step, reason;
+  Fiber *waiter; /* woken at the end */
+  int64_t began_us;
+  int references;
+  struct SagaRun *next, *previous;
+} SagaRun;
+
+typedef struct SagaStep {
+  const char *name;
+  SagaStepKind kind;
+  unsigned after;     /* bit n: step n must be done before */
+  int64_t timeout_us; /* of the forward action, all attempts together */
+  int (*forward)(const SagaRun *run, SagaCall *call);
+  int (*compensate)(const SagaRun *run, SagaCall *call); /* NULL: nothing to undo */
+} SagaStep;
+
+typedef struct SagaType {
+  const char *name;
+  const SagaStep *steps;
+  int step_count;
+  int (*load)(SagaRun *run); /* run->input to run->data; a stored input that fails is a defect */
+  /* The caller's statements of the same transaction as the saga's end (at most 4); returns how many. */
+  int (*finish)(const SagaRun *run, bool success, DbStmt *statements);
+} SagaType;
+
+#endif

@@ -1,0 +1,183 @@
+/* Steps: asking participants, forward and back. The outcome of a call is read from the status code alone: 2xx is done;
+ * 408, 425, 429, 5xx or no answer is unknown and asked again under the same id; any other 4xx is a no. */
+#include "rt/http.h"
+#include "rt/loop.h"
+#include "rt/metrics.h"
+#include "rt/random.h"
+#include "saga/run.h"
+
+#include <string.h>
+
+#define BACKOFF_FIRST_US 20000
+#define BACKOFF_MOST_US  5000000
+
+typedef enum CallOutcome { CALL_DONE, CALL_REFUSED, CALL_UNKNOWN } CallOutcome;
+
+typedef struct StepTask { /* one step's fiber */
+  SagaRun *run;
+  int step;
+  Fiber *parent;
+  int *running;
+  bool back;
+  int outcome;
+} StepTask;
+
+static CallOutcome outcome_of(int rc, int status) {
+  if (rc < 0 || status >= 500 || status == 408 || status == 425 || status == 429)
+    return CALL_UNKNOWN;
+  return status >= 200 && status < 300 ? CALL_DONE : CALL_REFUSED;
+}
+
+static Semaphore *target_of(SagaEngine *e, const char *service) {
+  for (int i = 0; i < e->target_count; i++)
+    if (!strcmp(e->targets[i].service, service))
+      return &e->targets[i].slots;
+  if (e->target_count == SAGA_TARGETS)
+    return &e->targets[0].slots; /* more participants than places share the first's */
+  e->targets[e->target_count].service = service;
+  e->targets[e->target_count].slots = (Semaphore){.free = (int)saga_config.calls_per_target};
+  return &e->targets[e->target_count++].slots;
+}
+
+/* One attempt. The call is built anew each time: it costs little, and nothing of a failed attempt can leak into it. */
+static CallOutcome attempt(SagaRun *run, int step, bool back, int64_t deadline_us, HttpReply *reply) {
+  const SagaStep *s = &run->type->steps[step];
+  SagaCall call = {.method = "PUT"};
+  int rc = back ? s->compensate(run, &call) : s->forward(run, &call);
+  if (rc < 0)
+    return CALL_REFUSED;
+  HttpRequest *request = ARENA_NEW(run->arena, HttpRequest);
+  request->arena = run->arena;
+  request->method = str_from(call.method);
+  request->path = call.path;
+  request->body = call.body;
+  Semaphore *slots = target_of(run->engine, call.service);
+  if (semaphore_acquire(slots, "saga target", deadline_us) < 0)
+    return CALL_UNKNOWN;
+  int64_t attempt_end = loop_now_us() + saga_config.attempt_us;
+  request->deadline_us = attempt_end < deadline_us ? attempt_end : deadline_us;
+  *reply = (HttpReply){0};
+  rc = run->engine->transport(call.service, request, reply);
+  semaphore_release(slots);
+  run->steps[step].attempts++;
+  run->steps[step].status = rc < 0 ? 0 : reply->status;
+  metric_add(run->engine->attempts, 1);
+  return outcome_of(rc, reply->status);
+}
+
+/* Half of it at least, so that it grows; the rest by chance, so that a crowd of sagas does not come back at once. */
+static int64_t backoff_us(int attempts) {
+  int64_t full = BACKOFF_FIRST_US << (attempts < 8 ? attempts : 8);
+  if (full > BACKOFF_MOST_US)
+    full = BACKOFF_MOST_US;
+  return full / 2 + (int64_t)random_below((uint64_t)full / 2);
+}
+
+static Str reason_of(SagaRun *run, const SagaStepRun *step, Str body) {
+  if (!step->status)
+    return STR("no answer within the time allowed");
+  Str shown = {body.p, body.n < 500 ? body.n : 500};
+  return arena_printf(run->arena, "%d %.*s", step->status, STR_FMT(shown));
+}
+
+static void step_failed(SagaRun *run, int i, SagaStepState state, Str body) {
+  run->steps[i].state = state;
+  if (run->failed_step.p)
+    return;
+  run->failed_step = str_from(run->type->steps[i].name);
+  run->reason = reason_of(run, &run->steps[i], body);
+}
+
+static int step_forward(SagaRun *run, int i) {
+  const SagaStep *s = &run->type->steps[i];
+  int64_t began = loop_now_us();
+  int64_t deadline = s->kind == SAGA_RETRIABLE ? FIBER_FOREVER : began + s->timeout_us;
+  SagaStepRun *step = &run->steps[i];
+  for (;;) {
+    HttpReply reply;
+    CallOutcome outcome = attempt(run, i, false, deadline, &reply);
+    step->took_us = loop_now_us() - began;
+    if (outcome == CALL_DONE) {
+      step->answer = reply.body;
+      step->state = STEP_DONE;
+      return 0;
+    }
+    if (outcome == CALL_REFUSED && s->kind != SAGA_RETRIABLE) {
+      step_failed(run, i, STEP_REFUSED, reply.body);
+      return E_REFUSED;
+    }
+    metric_add(run->engine->retries, 1);
+    int64_t wait = backoff_us(step->attempts);
+    if (run->fenced || loop_now_us() + wait >= deadline || fiber_sleep(wait) < 0) {
+      step_failed(run, i, STEP_MAYBE, reply.body);
+      return run->fenced ? E_FENCED : E_REFUSED;
+    }
+  }
+}
+
+static int step_backward(SagaRun *run, int i) {
+  for (int attempts = 0;; attempts++) {
+    HttpReply reply;
+    if (attempt(run, i, true, FIBER_FOREVER, &reply) == CALL_DONE) {
+      run->steps[i].state = STEP_UNDONE;
+      return 0;
+    }
+    metric_add(run->engine->retries, 1);
+    if (run->fenced)
+      return E_FENCED;
+    TRY(fiber_sleep(backoff_us(attempts)));
+  }
+}
+
+static void run_task(StepTask *task) {
+  task->outcome = task->back ? step_backward(task->run, task->step) : step_forward(task->run, task->step);
+  (*task->running)--;
+  fiber_wake(task->parent);
+}
+
+static void task_main(void *arg) {
+  run_task(arg);
+}
+
+/* Runs the steps of the set at once, the last of them in this fiber, and waits for all. The first error counts. */
+static int run_together(SagaRun *run, unsigned set, bool back) {
+  StepTask tasks[SAGA_STEPS];
+  int running = 0, count = 0;
+  for (int i = 0; i < run->type->step_count; i++)
+    if (set & (1u << i))
+      tasks[count++] = (StepTask){run, i, fiber_current(), &running, back, 0};
+  for (int i = 0; i < count; i++) {
+    run->steps[tasks[i].step].started = true;
+    running++;
+    if (i + 1 == count || !fiber_start("saga step", task_main, &tasks[i]))
+      run_task(&tasks[i]);
+  }
+  while (running > 0) /* the tasks lie on this stack: there is no leaving before they are through */
+    if (fiber_wait("saga steps", FIBER_FOREVER) < 0)
+      fiber_yield();
+  int rc = 0;
+  for (int i = 0; i < count && rc == 0; i++)
+    rc = tasks[i].outcome;
+  return rc;
+}
+
+int saga_forward(SagaRun *run) {
+  unsigned done = 0, all = (1u << run->type->step_count) - 1;
+  while (done != all) {
+    unsigned ready = 0;
+    for (int i = 0; i < run->type->step_count; i++)
+      if (!(done & (1u << i)) && (run->type->steps[i].after & ~done) == 0)
+        ready |= 1u << i;
+    TRY(run_together(run, ready, false));
+    done |= ready;
+  }
+  return 0;
+}
+
+int saga_backward(SagaRun *run) {
+  unsigned set = 0;
+  for (int i = 0; i < run->type->step_count; i++)
+    if (run->steps[i].started && run->type->steps[i].compensate)
+      set |= 1u << i;
+  return set ? run_together(run, set, true) : 0;
+}

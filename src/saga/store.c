@@ -1,0 +1,158 @@
+/* The sagas' rows in PostgreSQL. Leases are by the database's clock; clock_timestamp(), because a batch of groups is
+ * one transaction and now() would be its beginning. */
+#include "saga/store.h"
+
+#include "rt/loop.h"
+#include "saga/engine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CLAIM_MOST 64
+#define STORE_US   5000000
+
+struct SagaStore {
+  Db *db;
+  Str owner;
+  int64_t lease_ms;
+  Sql begin, compensate, finish, look, claim, renew, expire, show, list;
+};
+
+static Sql statement(const char *format, const char *schema) {
+  char *text;
+  if (asprintf(&text, format, schema, schema) < 0)
+    abort();
+  return (Sql){text};
+}
+
+#define LEASE(n) "clock_timestamp() + $" #n " * interval '1 millisecond'"
+
+#define SHOWN "id, type, state, failed_step, reason, steps, to_json(created_at) #>> '{}', to_json(finished_at) #>> '{}'"
+
+SagaStore *saga_store_new(const char *schema) {
+  SagaStore *s = calloc(1, sizeof(*s));
+  if (!s)
+    abort();
+  s->begin = statement("INSERT INTO %1$s.saga (id, type, state, owner, input, trace_id, due_at)"
+                       " VALUES ($1, $2, 'RUNNING', $3, $4, $5, " LEASE(6) ")",
+                       schema);
+  s->compensate =
+      statement("WITH changed AS (UPDATE %1$s.saga SET state = 'COMPENSATING', failed_step = $3, reason = $4"
+                " WHERE id = $1 AND epoch = $2 AND state = 'RUNNING' RETURNING 1)"
+                " SELECT %1$s.saga_fence(count(*)) FROM changed",
+                schema);
+  s->finish = statement("WITH changed AS (UPDATE %1$s.saga SET state = $3, steps = $4, due_at = NULL,"
+                        " finished_at = clock_timestamp() WHERE id = $1 AND epoch = $2 AND due_at IS NOT NULL AND"
+                        " state = CASE $3 WHEN 'SUCCEEDED' THEN 'RUNNING' ELSE 'COMPENSATING' END RETURNING 1)"
+                        " SELECT %1$s.saga_fence(count(*)) FROM changed",
+                        schema);
+  s->look = statement("SELECT state FROM %1$s.saga WHERE id = $1 AND epoch = $2", schema);
+  s->claim = statement("UPDATE %1$s.saga SET owner = $1, epoch = epoch + 1, due_at = " LEASE(
+                           2) " WHERE id IN"
+                              " (SELECT id FROM %1$s.saga WHERE due_at < clock_timestamp() OR"
+                              " (due_at IS NOT NULL AND owner = $3) ORDER BY due_at LIMIT $4 FOR UPDATE SKIP LOCKED)"
+                              " RETURNING id, type, state, epoch, input, failed_step, reason, trace_id",
+                       schema);
+  s->renew = statement("UPDATE %1$s.saga SET due_at = " LEASE(2) " WHERE id = ANY ($1::uuid[]) AND owner = $3"
+                                                                 " AND due_at IS NOT NULL RETURNING id, epoch",
+                       schema);
+  s->expire =
+      statement("DELETE FROM %1$s.saga WHERE finished_at < clock_timestamp() - $1 * interval '1 millisecond'", schema);
+  s->show = statement("SELECT " SHOWN " FROM %1$s.saga WHERE id = $1", schema);
+  s->list = statement("SELECT " SHOWN ", id FROM %1$s.saga WHERE ($1::text IS NULL OR state = $1) AND id > $2"
+                      " ORDER BY id LIMIT $3",
+                      schema);
+  return s;
+}
+
+const Sql *saga_store_show(const SagaStore *s) {
+  return &s->show;
+}
+
+const Sql *saga_store_list(const SagaStore *s) {
+  return &s->list;
+}
+
+void saga_store_open(SagaStore *s, Db *db, const char *owner, int64_t lease_us) {
+  s->db = db;
+  s->owner = str_from(owner);
+  s->lease_ms = lease_us / 1000;
+}
+
+int saga_store_begin(SagaStore *s, const SagaRun *run, const DbStmt *statements, int count, int64_t deadline_us) {
+  DbStmt *all = ARENA_ARRAY(run->arena, DbStmt, (size_t)count + 1);
+  memcpy(all, statements, sizeof(*all) * (size_t)count);
+  const char *trace = fiber_context()->trace_id;
+  const DbValue values[] = {V_UUID(run->id),
+                            V_TEXT(str_from(run->type->name)),
+                            V_TEXT(s->owner),
+                            V_TEXT(run->input),
+                            V_TEXT(trace[0] ? str_from(trace) : (Str){0}),
+                            V_INT(s->lease_ms)};
+  all[count] = (DbStmt){&s->begin, values, 6};
+  return db_group(s->db, run->arena, all, count + 1, NULL, deadline_us);
+}
+
+/* Whether it is as we want it because an earlier try of ours came through unseen. */
+static int was_done(SagaStore *s, const SagaRun *run, SagaState state, int64_t deadline_us) {
+  DbResult found;
+  TRY(db_exec(s->db, run->arena, DB_STMT(&s->look, V_UUID(run->id), V_INT(run->epoch)), &found, deadline_us));
+  return found.rows && str_eq(db_cell(&found, 0, 0), str_from(saga_state_name(state))) ? 0 : E_FENCED;
+}
+
+int saga_store_compensate(SagaStore *s, const SagaRun *run, int64_t deadline_us) {
+  int rc = db_exec(
+      s->db, run->arena,
+      DB_STMT(&s->compensate, V_UUID(run->id), V_INT(run->epoch), V_TEXT(run->failed_step), V_TEXT(run->reason)), NULL,
+      deadline_us);
+  return rc == E_FENCED ? was_done(s, run, SAGA_COMPENSATING, deadline_us) : rc;
+}
+
+int saga_store_finish(SagaStore *s, const SagaRun *run, SagaState end, Str steps, int64_t deadline_us) {
+  const DbValue values[] = {V_UUID(run->id), V_INT(run->epoch), V_TEXT(str_from(saga_state_name(end))), V_TEXT(steps)};
+  DbStmt all[1 + SAGA_FINISH_STATEMENTS] = {{&s->finish, values, 4}};
+  int count = 1 + run->type->finish(run, end == SAGA_SUCCEEDED, all + 1);
+  int rc = db_group(s->db, run->arena, all, count, NULL, deadline_us);
+  return rc == E_FENCED ? was_done(s, run, end, deadline_us) : rc;
+}
+
+int saga_store_claim(SagaStore *s, Arena *arena, bool mine, List *ret) {
+  static const Field fields[] = {
+      FIELD(SagaClaim, id, F_UUID),     FIELD(SagaClaim, type, F_TEXT),    FIELD(SagaClaim, state, F_TEXT),
+      FIELD(SagaClaim, epoch, F_INT),   FIELD(SagaClaim, input, F_TEXT),   FIELD(SagaClaim, failedStep, F_TEXT),
+      FIELD(SagaClaim, reason, F_TEXT), FIELD(SagaClaim, traceId, F_TEXT), {0}};
+  DbResult found;
+  TRY(db_exec(
+      s->db, arena,
+      DB_STMT(&s->claim, V_TEXT(s->owner), V_INT(s->lease_ms), V_TEXT(mine ? s->owner : (Str){0}), V_INT(CLAIM_MOST)),
+      &found, loop_now_us() + STORE_US));
+  return db_read_rows(arena, &found, fields, sizeof(SagaClaim), ret);
+}
+
+static Str uuid_array(Arena *arena, const Uuid *ids, size_t count) {
+  Buf b = {.arena = arena};
+  buf_char(&b, '{');
+  for (size_t i = 0; i < count; i++) {
+    char text[UUID_TEXT];
+    uuid_format(ids[i], text);
+    if (i)
+      buf_char(&b, ',');
+    buf_cstr(&b, text);
+  }
+  buf_char(&b, '}');
+  return buf_view(&b);
+}
+
+int saga_store_renew(SagaStore *s, Arena *arena, const Uuid *ids, size_t count, List *ret_kept) {
+  static const Field fields[] = {FIELD(SagaClaim, id, F_UUID), FIELD(SagaClaim, epoch, F_INT), {0}};
+  DbResult found;
+  TRY(db_exec(s->db, arena,
+              DB_STMT(&s->renew, V_TEXT(uuid_array(arena, ids, count)), V_INT(s->lease_ms), V_TEXT(s->owner)), &found,
+              loop_now_us() + STORE_US));
+  return db_read_rows(arena, &found, fields, sizeof(SagaClaim), ret_kept);
+}
+
+int saga_store_expire(SagaStore *s, Arena *arena, int64_t age_us) {
+  return db_exec(s->db, arena, DB_STMT(&s->expire, V_INT(age_us / 1000)), NULL, loop_now_us() + STORE_US);
+}

@@ -1,0 +1,246 @@
+/* Billing: accounts and their wallets. Each operation leaves one row in history_billings, in the same transaction as
+ * the change of the wallet; change data capture publishes that table. */
+#include "rt/random.h"
+#include "rt/req.h"
+#include "services/services.h"
+#include "sql.h"
+
+/* uuid_child numbers of a saga's operations: their rows in billing.step. */
+enum { SAGA_OPEN = 1, SAGA_BUY = 2 };
+
+typedef struct Account {
+  Uuid id;
+  Money wallet;
+} Account;
+
+typedef struct OpenStep {
+  Uuid billingId;
+} OpenStep;
+
+typedef struct BuyStep {
+  Uuid billingId;
+  Money sum;
+} BuyStep;
+
+static const Field account_fields[] = {
+    FIELD(Account, id, F_UUID, .flags = FIELD_OUT),
+    FIELD(Account, wallet, F_MONEY, .flags = FIELD_OPTIONAL, .min = 0, .max = MONEY_MAX),
+    {0},
+};
+
+static const Field open_fields[] = {FIELD(OpenStep, billingId, F_UUID), {0}};
+
+static const Field buy_fields[] = {
+    FIELD(BuyStep, billingId, F_UUID),
+    FIELD(BuyStep, sum, F_MONEY, .min = 1, .max = MONEY_MAX),
+    {0},
+};
+
+#define INSERT_HISTORY                                                                                                 \
+  "INSERT INTO billing.history_billings "                                                                              \
+  "(id, billing_id, sum, last_value_wallet, current_value_wallet, type_operation, status) "
+
+static const Sql select_account = {"SELECT id, wallet FROM billing.accounts WHERE id = $1"};
+static const Sql delete_account = {"DELETE FROM billing.accounts WHERE id = $1 RETURNING 1"};
+static const Sql create_with_history = {
+    "WITH account AS (INSERT INTO billing.accounts (id, wallet) VALUES ($1, $2) RETURNING id, wallet) " INSERT_HISTORY
+    "SELECT $3::uuid, id, wallet, 0, wallet, 'CREATE', 'SUCCESS' FROM account"};
+/* $4: the most a wallet may hold before, so that it stays within what can be stored. */
+static const Sql refill_with_history = {
+    "WITH account AS (UPDATE billing.accounts SET wallet = wallet + $2 WHERE id = $1 AND wallet <= $4 "
+    "  RETURNING id, wallet) " INSERT_HISTORY
+    "SELECT $3::uuid, id, $2, wallet - $2, wallet, 'REFILL', 'SUCCESS' FROM account"};
+/* Nothing was done, so nothing is remembered: the key may be used again. */
+static const Sql forget_refused_key = {"DELETE FROM billing.idempotency WHERE key = $1 "
+                                       "AND NOT EXISTS (SELECT FROM billing.history_billings WHERE id = $2)"};
+
+/* Locks the account before it decides. What is written is reckoned from the row as locked: the row as the statement's
+ * snapshot shows it may be older, and a CHECK would judge that one first. */
+static const Sql buy_with_history = {
+    "WITH account AS (SELECT wallet, wallet >= $2::numeric AS enough FROM billing.accounts WHERE id = $1 FOR UPDATE), "
+    "taken AS (UPDATE billing.accounts a SET wallet = account.wallet - $2::numeric FROM account "
+    "  WHERE a.id = $1 AND account.enough) " INSERT_HISTORY
+    "SELECT $3::uuid, $1, $2::numeric, wallet, CASE WHEN enough THEN wallet - $2::numeric ELSE wallet END, 'BUY', "
+    "  CASE WHEN enough THEN 'SUCCESS' ELSE 'FAILED' END FROM account"};
+static const Sql answer_bought = {
+    "SELECT CASE WHEN EXISTS (SELECT FROM billing.history_billings WHERE id = $1 AND status = 'SUCCESS') "
+    "THEN '{\"status\":true}' ELSE '{\"status\":false}' END"};
+
+/* A saga's operations are insert-first on billing.step. No row comes back when the row was there. */
+static const Sql open_once = {
+    "WITH step AS (INSERT INTO billing.step (id, billing_id, sum, state) SELECT $1::uuid, $2::uuid, 0, "
+    "    CASE WHEN EXISTS (SELECT FROM billing.accounts WHERE id = $2::uuid) THEN 'EXISTS' ELSE 'OPEN' END "
+    "  ON CONFLICT (id) DO NOTHING RETURNING billing_id, state), "
+    "account AS (INSERT INTO billing.accounts (id, wallet) SELECT billing_id, 0 FROM step WHERE state = 'OPEN' "
+    "  RETURNING id), "
+    "history AS (" INSERT_HISTORY "SELECT $3::uuid, id, 0, 0, 0, 'CREATE', 'SUCCESS' FROM account) "
+    "SELECT state FROM step"};
+static const Sql buy_once = {
+    "WITH account AS (SELECT wallet FROM billing.accounts WHERE id = $2 FOR UPDATE), "
+    "step AS (INSERT INTO billing.step (id, billing_id, sum, state) SELECT $1::uuid, $2, $3::numeric, "
+    "    CASE WHEN (SELECT wallet FROM account) >= $3::numeric THEN 'TAKEN' "
+    "      WHEN EXISTS (SELECT FROM account) THEN 'SHORT' ELSE 'MISSING' END "
+    "  ON CONFLICT (id) DO NOTHING RETURNING state), "
+    "taken AS (UPDATE billing.accounts a SET wallet = account.wallet - $3::numeric FROM account, step "
+    "  WHERE a.id = $2 AND step.state = 'TAKEN'), "
+    "history AS (" INSERT_HISTORY "SELECT $4::uuid, $2, $3::numeric, wallet, "
+    "    CASE state WHEN 'TAKEN' THEN wallet - $3::numeric ELSE wallet END, 'BUY', "
+    "    CASE state WHEN 'TAKEN' THEN 'SUCCESS' ELSE 'FAILED' END FROM account, step) "
+    "SELECT state FROM step"};
+static const Sql select_state = {"SELECT state FROM billing.step WHERE id = $1"};
+
+/* Waits for an operation still uncommitted; without one it leaves a tombstone that refuses a late one. */
+static const Sql insert_tombstone = {"INSERT INTO billing.step (id, billing_id, sum, state) "
+                                     "VALUES ($1, $2, $3, 'CANCELED') ON CONFLICT (id) DO NOTHING"};
+static const Sql close_opened = {
+    "WITH step AS (UPDATE billing.step SET state = 'CANCELED' WHERE id = $1 AND state = 'OPEN' RETURNING billing_id) "
+    "DELETE FROM billing.accounts a USING step WHERE a.id = step.billing_id"};
+static const Sql refund_taken = {
+    "WITH step AS (UPDATE billing.step SET state = 'CANCELED' WHERE id = $1 AND state = 'TAKEN' "
+    "  RETURNING billing_id, sum), "
+    "account AS (UPDATE billing.accounts a SET wallet = a.wallet + step.sum FROM step WHERE a.id = step.billing_id "
+    "  RETURNING a.id, a.wallet, step.sum) " INSERT_HISTORY
+    "SELECT $2::uuid, id, sum, wallet - sum, wallet, 'REFUND', 'SUCCESS' FROM account"};
+
+static int create_account(Req *req, void *in) {
+  Account *a = in;
+  a->id = uuid_new();
+  reply_object(req, 200, account_fields, a);
+  return req_commit(req, &DB_STMT(&create_with_history, V_UUID(a->id), V_MONEY(a->wallet), V_UUID(uuid_new())), 1,
+                    NULL);
+}
+
+static int get_account(Req *req, void *in) {
+  (void)in;
+  Uuid id;
+  Account a;
+  TRY(req_uuid(req, 0, &id));
+  TRY(req_row(req, DB_STMT(&select_account, V_UUID(id)), account_fields, &a));
+  return reply_object(req, 200, account_fields, &a);
+}
+
+static int remove_account(Req *req, void *in) {
+  (void)in;
+  Uuid id;
+  TRY(req_uuid(req, 0, &id));
+  return req_touch(req, DB_STMT(&delete_account, V_UUID(id)));
+}
+
+static int refuse_refill(Req *req, Uuid account) {
+  DbResult found;
+  TRY(req_query(req, DB_STMT(&select_account, V_UUID(account)), &found));
+  return found.rows ? fail(req, E_RANGE, NULL, "the wallet cannot hold that much") : reply_status(req, false);
+}
+
+static int refill(Req *req, void *in) {
+  (void)in;
+  Uuid account, history = uuid_new();
+  Money sum;
+  DbResult results[2];
+  TRY(req_uuid(req, 0, &account));
+  TRY(req_money(req, 1, &sum));
+  reply_status(req, true);
+  const DbStmt statements[] = {
+      DB_STMT(&refill_with_history, V_UUID(account), V_MONEY(sum), V_UUID(history), V_MONEY(MONEY_MAX - sum)),
+      DB_STMT(&forget_refused_key, V_TEXT(req->key), V_UUID(history)),
+  };
+  db_hot_key(account);
+  int rc = req_commit(req, statements, req->key.p ? 2 : 1, results);
+  if (rc != 0)
+    return rc;
+  return results[0].affected ? 0 : refuse_refill(req, account);
+}
+
+static int buy(Req *req, void *in) {
+  (void)in;
+  Uuid account, history = uuid_new();
+  Money sum;
+  TRY(req_uuid(req, 0, &account));
+  TRY(req_money(req, 1, &sum));
+  db_hot_key(account);
+  return req_commit_answer(req, &DB_STMT(&buy_with_history, V_UUID(account), V_MONEY(sum), V_UUID(history)), 1,
+                           DB_STMT(&answer_bought, V_UUID(history)));
+}
+
+/* Runs a saga's operation; the state it found or left comes back. */
+static int once(Req *req, DbStmt statement, Uuid step, Str *ret_state) {
+  DbResult result;
+  TRY(req_query(req, statement, &result));
+  if (!result.rows)
+    TRY(req_query(req, DB_STMT(&select_state, V_UUID(step)), &result));
+  *ret_state = result.rows ? db_cell(&result, 0, 0) : STR("CANCELED");
+  return 0;
+}
+
+static int refuse(Req *req, Str state) {
+  if (str_eq(state, STR("SHORT")))
+    return fail(req, E_REFUSED, NULL, "the wallet holds too little");
+  if (str_eq(state, STR("MISSING")))
+    return fail(req, E_REFUSED, "/billingId", "there is no such account");
+  if (str_eq(state, STR("EXISTS")))
+    return fail(req, E_REFUSED, "/billingId", "there is such an account already");
+  return fail(req, E_REFUSED, NULL, "the operation was canceled before");
+}
+
+static int open_account(Req *req, void *in) {
+  const OpenStep *step = in;
+  Uuid saga;
+  Str state;
+  TRY(req_uuid(req, 0, &saga));
+  Uuid id = uuid_child(saga, SAGA_OPEN);
+  TRY(once(req, DB_STMT(&open_once, V_UUID(id), V_UUID(step->billingId), V_UUID(uuid_new())), id, &state));
+  if (!str_eq(state, STR("OPEN")))
+    return refuse(req, state);
+  return reply_object(req, 200, account_fields, &(Account){.id = step->billingId});
+}
+
+static int buy_step(Req *req, void *in) {
+  const BuyStep *step = in;
+  Uuid saga;
+  Str state;
+  TRY(req_uuid(req, 0, &saga));
+  Uuid id = uuid_child(saga, SAGA_BUY);
+  db_hot_key(step->billingId);
+  TRY(once(req, DB_STMT(&buy_once, V_UUID(id), V_UUID(step->billingId), V_MONEY(step->sum), V_UUID(uuid_new())), id,
+           &state));
+  return str_eq(state, STR("TAKEN")) ? reply_status(req, true) : refuse(req, state);
+}
+
+static int cancel(Req *req, Uuid step, Uuid account, Money sum, DbStmt undo) {
+  const DbStmt statements[] = {DB_STMT(&insert_tombstone, V_UUID(step), V_UUID(account), V_MONEY(sum)), undo};
+  db_hot_key(account);
+  TRY(db_group(req->db, req->arena, statements, 2, NULL, req->http->deadline_us));
+  return reply_status(req, true);
+}
+
+static int close_account(Req *req, void *in) {
+  const OpenStep *step = in;
+  Uuid saga;
+  TRY(req_uuid(req, 0, &saga));
+  Uuid id = uuid_child(saga, SAGA_OPEN);
+  return cancel(req, id, step->billingId, 0, DB_STMT(&close_opened, V_UUID(id)));
+}
+
+static int refund(Req *req, void *in) {
+  const BuyStep *step = in;
+  Uuid saga;
+  TRY(req_uuid(req, 0, &saga));
+  Uuid id = uuid_child(saga, SAGA_BUY);
+  return cancel(req, id, step->billingId, step->sum, DB_STMT(&refund_taken, V_UUID(id), V_UUID(uuid_new())));
+}
+
+static const Route routes[] = {
+    {"POST", "/billing/billing", create_account, account_fields, sizeof(Account), ROUTE_KEYED},
+    {"GET", "/billing/billing/{id}", get_account, NULL, 0, 0},
+    {"DELETE", "/billing/billing/{id}", remove_account, NULL, 0, 0},
+    {"PUT", "/billing/billing/refill/{id}/{sum}", refill, NULL, 0, ROUTE_KEYED},
+    {"PUT", "/billing/billing/{id}/{sum}", buy, NULL, 0, ROUTE_KEYED},
+    {"PUT", "/billing/step/{saga}/open", open_account, open_fields, sizeof(OpenStep), 0},
+    {"PUT", "/billing/step/{saga}/close", close_account, open_fields, sizeof(OpenStep), 0},
+    {"PUT", "/billing/step/{saga}/buy", buy_step, buy_fields, sizeof(BuyStep), 0},
+    {"PUT", "/billing/step/{saga}/refund", refund, buy_fields, sizeof(BuyStep), 0},
+    {0},
+};
+
+const ServiceDef billing_service = {
+    .name = "billing", .schema = "billing", .migrations = sql_billing, .routes = routes};

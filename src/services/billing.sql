@@ -1,0 +1,38 @@
+-- migration 1: accounts and their history
+CREATE SCHEMA IF NOT EXISTS billing;
+
+-- Each operation updates its account, so pages keep room for the new version.
+CREATE TABLE billing.accounts (
+  id     uuid PRIMARY KEY,
+  wallet numeric(38,2) NOT NULL CHECK (wallet >= 0)
+) WITH (fillfactor = 70);
+
+-- One row for each operation, never changed: what change data capture publishes, columns and their order included.
+CREATE TABLE billing.history_billings (
+  id                   uuid PRIMARY KEY,
+  billing_id           uuid,
+  sum                  numeric(38,2),
+  last_value_wallet    numeric(38,2),
+  current_value_wallet numeric(38,2),
+  type_operation       text,
+  status               text
+);
+
+CREATE PUBLICATION billing_pub FOR TABLE billing.history_billings WITH (publish = 'insert');
+
+-- The barrier of the sagas' wallet operations. OPEN and TAKEN can be compensated, to CANCELED; SHORT, MISSING and EXISTS
+-- are refusals kept for repeats.
+CREATE TABLE billing.step (
+  id         uuid PRIMARY KEY,
+  billing_id uuid NOT NULL,
+  sum        numeric(38,2) NOT NULL,
+  state      text NOT NULL CHECK (state IN ('OPEN', 'TAKEN', 'SHORT', 'MISSING', 'EXISTS', 'CANCELED'))
+);
+
+CREATE TABLE billing.idempotency (
+  key         text PRIMARY KEY,
+  fingerprint bytea NOT NULL,
+  status      smallint,
+  body        text,
+  created_at  timestamptz NOT NULL DEFAULT now()
+);

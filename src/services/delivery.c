@@ -1,0 +1,283 @@
+/* Delivery: when orders are brought. A time with a slot record takes as many deliveries as its capacity says, a time
+ * without one any number. Times are local times without a zone; "now" is taken in UTC. */
+#include "rt/loop.h"
+#include "rt/random.h"
+#include "rt/req.h"
+#include "services/services.h"
+#include "sql.h"
+
+#include <string.h>
+
+enum { SAGA_DELIVERY = 1 }; /* uuid_child number of a saga's delivery */
+
+#define CAPACITY_MAX INT64_C(1000000000)
+
+typedef struct Delivery {
+  Uuid id, orderId;
+  LocalTime timeDelivery;
+  Str status;
+} Delivery;
+
+typedef struct Step {
+  Uuid orderId;
+  LocalTime timeDelivery;
+} Step;
+
+typedef struct Slot {
+  LocalTime timeDelivery;
+  int64_t capacity, taken;
+} Slot;
+
+static const char *const statuses[] = {"SCHEDULED", "CANCELED", NULL};
+
+static const Field delivery_fields[] = {
+    FIELD(Delivery, id, F_UUID, .flags = FIELD_OUT),
+    FIELD(Delivery, orderId, F_UUID),
+    FIELD(Delivery, timeDelivery, F_TIME),
+    FIELD(Delivery, status, F_TEXT, .values = statuses),
+    {0},
+};
+
+static const Field step_fields[] = {
+    FIELD(Step, orderId, F_UUID),
+    FIELD(Step, timeDelivery, F_TIME),
+    {0},
+};
+
+static const Field slot_fields[] = {
+    FIELD(Slot, timeDelivery, F_TIME, .flags = FIELD_OUT),
+    FIELD(Slot, capacity, F_INT, .min = 0, .max = CAPACITY_MAX),
+    FIELD(Slot, taken, F_INT, .flags = FIELD_OUT),
+    {0},
+};
+
+static const Sql select_delivery = {
+    "SELECT id, order_id, time_delivery, status FROM delivery.deliveries WHERE id = $1"};
+
+/* The common case, as cheap as can be: the time has no slot record. */
+static const Sql schedule_unlimited = {
+    "INSERT INTO delivery.deliveries (id, order_id, time_delivery, status, in_slot) "
+    "SELECT $1::uuid, $2::uuid, $3::timestamp, 'SCHEDULED', false "
+    "WHERE NOT EXISTS (SELECT FROM delivery.slots WHERE time_delivery = $3::timestamp) ON CONFLICT (id) DO NOTHING"};
+
+/* Locks the slot before it decides. What is written is reckoned from the slot as locked: as the statement's snapshot
+ * shows it, it may be older, and a CHECK would judge that one first. When the slot is full a row comes back, and with
+ * $5 the delivery is kept as CANCELED, so that a repeat is refused as well. */
+static const Sql schedule = {
+    "WITH slot AS (SELECT taken, taken < capacity AS free FROM delivery.slots "
+    "  WHERE time_delivery = $3::timestamp AND $4::text = 'SCHEDULED' FOR UPDATE), "
+    "busy AS MATERIALIZED (SELECT FROM slot WHERE NOT free), "
+    "added AS (INSERT INTO delivery.deliveries (id, order_id, time_delivery, status, in_slot) "
+    "  SELECT $1::uuid, $2::uuid, $3::timestamp, "
+    "    CASE WHEN EXISTS (SELECT FROM busy) THEN 'CANCELED' ELSE $4::text END, EXISTS (SELECT FROM slot) "
+    "  WHERE $5::boolean OR NOT EXISTS (SELECT FROM busy) "
+    "  ON CONFLICT (id) DO NOTHING RETURNING status = 'SCHEDULED' AND in_slot AS takes), "
+    "moved AS (UPDATE delivery.slots s SET taken = slot.taken + 1 FROM added, slot "
+    "  WHERE added.takes AND s.time_delivery = $3::timestamp) "
+    "SELECT true FROM busy"};
+/* Nothing was done, so nothing is remembered: the key may be used again. */
+static const Sql forget_refused_key = {"DELETE FROM delivery.idempotency WHERE key = $1 "
+                                       "AND NOT EXISTS (SELECT FROM delivery.deliveries WHERE id = $2)"};
+
+/* Waits for a delivery still uncommitted; without one it leaves a tombstone that refuses a late one. */
+static const Sql insert_tombstone = {"INSERT INTO delivery.deliveries (id, order_id, time_delivery, status, in_slot) "
+                                     "VALUES ($1, $2, $3, 'CANCELED', false) ON CONFLICT (id) DO NOTHING"};
+static const Sql cancel_scheduled = {
+    "WITH gone AS (UPDATE delivery.deliveries SET status = 'CANCELED' WHERE id = $1 AND status = 'SCHEDULED' "
+    "  RETURNING time_delivery, in_slot), "
+    "slot AS (SELECT time_delivery, taken FROM delivery.slots "
+    "  WHERE time_delivery = (SELECT time_delivery FROM gone WHERE in_slot) FOR UPDATE) "
+    "UPDATE delivery.slots s SET taken = slot.taken - 1 FROM slot WHERE s.time_delivery = slot.time_delivery"};
+
+/* A change is three statements: the locks first, so that the last one's snapshot shows what nobody can change any
+ * more. It gives back the place the row held and takes anew the one it shall hold. */
+static const Sql lock_delivery = {"SELECT FROM delivery.deliveries WHERE id = $1 FOR UPDATE"};
+static const Sql lock_slots = {
+    "SELECT FROM delivery.slots WHERE time_delivery = $2 OR time_delivery = (SELECT time_delivery FROM "
+    "delivery.deliveries WHERE id = $1) ORDER BY time_delivery FOR UPDATE"};
+static const Sql update_delivery = {
+    "WITH old AS (SELECT time_delivery, status = 'SCHEDULED' AND in_slot AS holds FROM delivery.deliveries "
+    "  WHERE id = $1), "
+    "slot AS (SELECT s.taken - CASE WHEN old.holds AND old.time_delivery = s.time_delivery THEN 1 ELSE 0 END "
+    "    < s.capacity AS free "
+    "  FROM delivery.slots s, old WHERE s.time_delivery = $3 AND $4 = 'SCHEDULED'), "
+    "done AS (UPDATE delivery.deliveries SET order_id = $2, time_delivery = $3, status = $4, "
+    "    in_slot = EXISTS (SELECT FROM slot) "
+    "  WHERE id = $1 AND NOT EXISTS (SELECT FROM slot WHERE NOT free) RETURNING time_delivery, in_slot AS takes), "
+    "delta AS (SELECT time_delivery, sum(places) AS places FROM (SELECT time_delivery, 1 AS places FROM done "
+    "  WHERE takes UNION ALL SELECT time_delivery, -1 FROM old WHERE holds AND EXISTS (SELECT FROM done)) m "
+    "  GROUP BY time_delivery), "
+    "moved AS (UPDATE delivery.slots s SET taken = s.taken + delta.places FROM delta "
+    "  WHERE s.time_delivery = delta.time_delivery) "
+    "SELECT EXISTS (SELECT FROM done) FROM old"};
+static const Sql delete_delivery = {"WITH gone AS (DELETE FROM delivery.deliveries WHERE id = $1 "
+                                    "  RETURNING time_delivery, status = 'SCHEDULED' AND in_slot AS holds), "
+                                    "slot AS (SELECT time_delivery, taken FROM delivery.slots "
+                                    "  WHERE time_delivery = (SELECT time_delivery FROM gone WHERE holds) FOR UPDATE), "
+                                    "moved AS (UPDATE delivery.slots s SET taken = slot.taken - 1 FROM slot "
+                                    "  WHERE s.time_delivery = slot.time_delivery) "
+                                    "SELECT 1 FROM gone"};
+
+static const Sql put_slot_record = {
+    "INSERT INTO delivery.slots AS s (time_delivery, capacity) VALUES ($1, $2) ON CONFLICT (time_delivery) DO UPDATE "
+    "SET capacity = excluded.capacity WHERE s.taken <= excluded.capacity RETURNING time_delivery, capacity, taken"};
+static const Sql select_slot = {"SELECT time_delivery, capacity, taken FROM delivery.slots WHERE time_delivery = $1"};
+
+static void expect_contention(LocalTime time) {
+  Uuid key = {0};
+  memcpy(key.b, &time, sizeof(time));
+  db_hot_key(key);
+}
+
+static bool is_future(LocalTime time) {
+  return time > loop_unix_ms() * 1000;
+}
+
+static int refuse_past(Req *req) {
+  return fail(req, E_FIELD, "/timeDelivery", "must lie in the future");
+}
+
+static int refuse_full(Req *req) {
+  return fail(req, E_REFUSED, NULL, "no delivery is free at this time");
+}
+
+static int create_delivery(Req *req, void *in) {
+  Delivery *d = in;
+  DbResult results[2];
+  if (!is_future(d->timeDelivery))
+    return refuse_past(req);
+  d->id = uuid_new();
+  reply_object(req, 200, delivery_fields, d);
+  const DbStmt statements[] = {
+      DB_STMT(&schedule, V_UUID(d->id), V_UUID(d->orderId), V_TIME(d->timeDelivery), V_TEXT(d->status), V_BOOL(false)),
+      DB_STMT(&forget_refused_key, V_TEXT(req->key), V_UUID(d->id)),
+  };
+  expect_contention(d->timeDelivery);
+  int rc = req_commit(req, statements, req->key.p ? 2 : 1, results);
+  if (rc != 0)
+    return rc;
+  return results[0].rows ? refuse_full(req) : 0;
+}
+
+static int get_delivery(Req *req, void *in) {
+  (void)in;
+  Uuid id;
+  Delivery d;
+  TRY(req_uuid(req, 0, &id));
+  TRY(req_row(req, DB_STMT(&select_delivery, V_UUID(id)), delivery_fields, &d));
+  return reply_object(req, 200, delivery_fields, &d);
+}
+
+static int put_delivery(Req *req, void *in) {
+  Delivery *d = in;
+  DbResult results[3];
+  TRY(req_uuid(req, 0, &d->id));
+  if (str_eq(d->status, STR("SCHEDULED")) && !is_future(d->timeDelivery))
+    return refuse_past(req);
+  const DbStmt statements[] = {
+      DB_STMT(&lock_delivery, V_UUID(d->id)),
+      DB_STMT(&lock_slots, V_UUID(d->id), V_TIME(d->timeDelivery)),
+      DB_STMT(&update_delivery, V_UUID(d->id), V_UUID(d->orderId), V_TIME(d->timeDelivery), V_TEXT(d->status)),
+  };
+  expect_contention(d->timeDelivery);
+  TRY(db_group(req->db, req->arena, statements, 3, results, req->http->deadline_us));
+  if (results[2].rows == 0)
+    return reply_status(req, false);
+  return str_eq(db_cell(&results[2], 0, 0), STR("f")) ? refuse_full(req) : reply_status(req, true);
+}
+
+static int remove_delivery(Req *req, void *in) {
+  (void)in;
+  Uuid id;
+  TRY(req_uuid(req, 0, &id));
+  return req_touch(req, DB_STMT(&delete_delivery, V_UUID(id)));
+}
+
+/* The time has a slot record, or the row was there. */
+static int schedule_in_slot(Req *req, const Delivery *d) {
+  DbResult results[2];
+  const DbStmt statements[] = {
+      DB_STMT(&schedule, V_UUID(d->id), V_UUID(d->orderId), V_TIME(d->timeDelivery), V_TEXT(d->status), V_BOOL(true)),
+      DB_STMT(&select_delivery, V_UUID(d->id)),
+  };
+  expect_contention(d->timeDelivery);
+  TRY(db_group(req->db, req->arena, statements, 2, results, req->http->deadline_us));
+  Delivery kept = {0};
+  if (results[1].rows)
+    TRY(db_read_row(&results[1], 0, delivery_fields, &kept));
+  if (str_eq(kept.status, STR("SCHEDULED")))
+    return reply_object(req, 200, delivery_fields, &kept);
+  return results[0].rows ? refuse_full(req) : fail(req, E_REFUSED, NULL, "the delivery was refused or canceled before");
+}
+
+/* A repeat may come when the time has passed: then it still gets the first answer. */
+static int repeat_delivery(Req *req, Uuid id) {
+  Delivery d;
+  int rc = req_row(req, DB_STMT(&select_delivery, V_UUID(id)), delivery_fields, &d);
+  if (rc < 0 && rc != E_NOT_FOUND)
+    return rc;
+  if (rc == 0 && str_eq(d.status, STR("SCHEDULED")))
+    return reply_object(req, 200, delivery_fields, &d);
+  return refuse_past(req);
+}
+
+static int schedule_step(Req *req, void *in) {
+  const Step *step = in;
+  Uuid saga;
+  DbResult result;
+  TRY(req_uuid(req, 0, &saga));
+  Delivery d = {uuid_child(saga, SAGA_DELIVERY), step->orderId, step->timeDelivery, STR("SCHEDULED")};
+  if (!is_future(d.timeDelivery))
+    return repeat_delivery(req, d.id);
+  TRY(req_query(req, DB_STMT(&schedule_unlimited, V_UUID(d.id), V_UUID(d.orderId), V_TIME(d.timeDelivery)), &result));
+  return result.affected ? reply_object(req, 200, delivery_fields, &d) : schedule_in_slot(req, &d);
+}
+
+static int cancel_step(Req *req, void *in) {
+  const Step *step = in;
+  Uuid saga;
+  TRY(req_uuid(req, 0, &saga));
+  Uuid id = uuid_child(saga, SAGA_DELIVERY);
+  const DbStmt statements[] = {
+      DB_STMT(&insert_tombstone, V_UUID(id), V_UUID(step->orderId), V_TIME(step->timeDelivery)),
+      DB_STMT(&cancel_scheduled, V_UUID(id)),
+  };
+  expect_contention(step->timeDelivery);
+  TRY(db_group(req->db, req->arena, statements, 2, NULL, req->http->deadline_us));
+  return reply_status(req, true);
+}
+
+static int put_slot(Req *req, void *in) {
+  Slot *slot = in;
+  TRY(req_time(req, 0, &slot->timeDelivery));
+  expect_contention(slot->timeDelivery);
+  int rc =
+      req_row(req, DB_STMT(&put_slot_record, V_TIME(slot->timeDelivery), V_INT(slot->capacity)), slot_fields, slot);
+  if (rc == E_NOT_FOUND)
+    return fail(req, E_CONFLICT, "/capacity", "more deliveries than this are scheduled");
+  TRY(rc);
+  return reply_object(req, 200, slot_fields, slot);
+}
+
+static int get_slot(Req *req, void *in) {
+  (void)in;
+  Slot slot;
+  TRY(req_time(req, 0, &slot.timeDelivery));
+  TRY(req_row(req, DB_STMT(&select_slot, V_TIME(slot.timeDelivery)), slot_fields, &slot));
+  return reply_object(req, 200, slot_fields, &slot);
+}
+
+static const Route routes[] = {
+    {"POST", "/delivery/delivery", create_delivery, delivery_fields, sizeof(Delivery), ROUTE_KEYED},
+    {"GET", "/delivery/delivery/{id}", get_delivery, NULL, 0, 0},
+    {"PUT", "/delivery/delivery/{id}", put_delivery, delivery_fields, sizeof(Delivery), 0},
+    {"DELETE", "/delivery/delivery/{id}", remove_delivery, NULL, 0, 0},
+    {"PUT", "/delivery/step/{saga}", schedule_step, step_fields, sizeof(Step), 0},
+    {"PUT", "/delivery/step/{saga}/cancel", cancel_step, step_fields, sizeof(Step), 0},
+    {"PUT", "/delivery/slot/{timeDelivery}", put_slot, slot_fields, sizeof(Slot), 0},
+    {"GET", "/delivery/slot/{timeDelivery}", get_slot, NULL, 0, 0},
+    {0},
+};
+
+const ServiceDef delivery_service = {
+    .name = "delivery", .schema = "delivery", .migrations = sql_delivery, .routes = routes};

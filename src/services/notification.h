@@ -1,0 +1,13 @@
+/* What Notification needs to be told before it starts: where the events come from. */
+#ifndef SKALD_SERVICES_NOTIFICATION_H
+#define SKALD_SERVICES_NOTIFICATION_H
+
+#include "rt/config.h"
+
+#define NOTIFICATION_SLOT        "billing_cdc"
+#define NOTIFICATION_PUBLICATION "billing_pub"
+
+extern const Option notification_options[];
+void notification_use_wal(const char *billing_dsn); /* before the services start; the text must stay */
+
+#endif

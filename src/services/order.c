@@ -1,0 +1,391 @@
+/* Order: what was ordered, and the saga that has it paid, reserved and delivered, or undone. */
+#include "rt/idempotency.h"
+#include "rt/json.h"
+#include "rt/problem.h"
+#include "rt/random.h"
+#include "rt/req.h"
+#include "saga/engine.h"
+#include "saga/view.h"
+#include "services/services.h"
+#include "sql.h"
+
+enum { FIRST_LINE = 16, LINES_MOST = 500 }; /* uuid_child number of line 0 */
+enum { PAYMENT, WAREHOUSE, DELIVERY, STEPS };
+
+#define ROLLED_BACK "Failed to create order. Rollback all successful steps"
+
+typedef struct Line {
+  Uuid id, orderId;
+  Str item;
+  int64_t amount;
+  Money price;
+} Line;
+
+typedef struct Order {
+  Uuid id;
+  List contents;
+  Str status;
+} Order;
+
+typedef struct OrderSaga { /* what a client sends, and what the saga keeps as its input */
+  List contents;
+  LocalTime timeDelivery;
+  Uuid billingId;
+  Money cost;
+  Str key;
+} OrderSaga;
+
+static const char *const statuses[] = {"PENDING", "SUCCESS", "CANCELED", NULL};
+
+static const Field line_fields[] = {
+    FIELD(Line, id, F_UUID, .flags = FIELD_OUT),
+    FIELD(Line, orderId, F_UUID, .flags = FIELD_OUT),
+    FIELD(Line, item, F_TEXT, .min = 1, .max = 200),
+    FIELD(Line, amount, F_INT, .min = 1, .max = 1000000),
+    FIELD(Line, price, F_MONEY, .min = 0, .max = MONEY_MAX),
+    {0},
+};
+
+static const Field order_fields[] = {
+    FIELD(Order, id, F_UUID, .flags = FIELD_OUT),
+    FIELD(Order, contents, F_LIST, .min = 1, .max = LINES_MOST, .fields = line_fields, .size = sizeof(Line)),
+    FIELD(Order, status, F_TEXT, .values = statuses),
+    {0},
+};
+
+#define CONTENTS(which)                                                                                                \
+  FIELD(OrderSaga, contents, F_LIST, .min = 1, .max = LINES_MOST, .fields = (which), .size = sizeof(Line))
+
+static const Field request_fields[] = {
+    CONTENTS(line_fields),
+    FIELD(OrderSaga, timeDelivery, F_TIME),
+    FIELD(OrderSaga, billingId, F_UUID, .flags = FIELD_OPTIONAL),
+    {0},
+};
+
+/* The same lines as Warehouse wants them. */
+static const Field stock_fields[] = {FIELD(Line, item, F_TEXT), FIELD(Line, amount, F_INT), {0}};
+static const Field stored_fields[] = {
+    FIELD(Line, item, F_TEXT), FIELD(Line, amount, F_INT), FIELD(Line, price, F_MONEY), {0}};
+
+static const Field input_fields[] = {
+    CONTENTS(stored_fields),
+    FIELD(OrderSaga, timeDelivery, F_TIME),
+    FIELD(OrderSaga, billingId, F_UUID, .flags = FIELD_OPTIONAL),
+    FIELD(OrderSaga, cost, F_MONEY),
+    FIELD(OrderSaga, key, F_TEXT, .flags = FIELD_OPTIONAL),
+    {0},
+};
+
+#define INSERT_LINES                                                                                                   \
+  "INSERT INTO \"order\".contents (order_id, line, item, amount, price) SELECT $1, r.line - 1, r.item, r.amount, "     \
+  "r.price FROM ROWS FROM (json_to_recordset($2::json) AS (item text, amount bigint, price numeric)) "                 \
+  "WITH ORDINALITY AS r (item, amount, price, line)"
+
+static const Sql insert_order = {
+    "WITH made AS (INSERT INTO \"order\".orders (id, status, saga) VALUES ($1, $3, $4)) " INSERT_LINES};
+static const Sql insert_lines = {INSERT_LINES " WHERE EXISTS (SELECT FROM \"order\".orders WHERE id = $1)"};
+static const Sql update_order = {"UPDATE \"order\".orders SET status = $2 WHERE id = $1 RETURNING 1"};
+static const Sql delete_lines = {"DELETE FROM \"order\".contents WHERE order_id = $1"};
+static const Sql delete_order = {"DELETE FROM \"order\".orders WHERE id = $1 RETURNING 1"};
+static const Sql select_order = {"SELECT o.status, c.item, c.amount, c.price FROM \"order\".orders o JOIN "
+                                 "\"order\".contents c ON c.order_id = o.id WHERE o.id = $1 ORDER BY c.line"};
+static const Sql end_order = {"UPDATE \"order\".orders SET status = $2 WHERE id = $1 AND status = 'PENDING'"};
+
+static void number_lines(Uuid order, List contents) {
+  Line *lines = contents.items;
+  for (size_t i = 0; i < contents.count; i++) {
+    lines[i].id = uuid_child(order, FIRST_LINE + (unsigned)i);
+    lines[i].orderId = order;
+  }
+}
+
+static Str lines_json(Arena *arena, const Field *fields, List contents) {
+  Buf b = {.arena = arena};
+  json_write_list(&b, fields, sizeof(Line), contents);
+  return buf_view(&b);
+}
+
+static int total(List contents, Money *ret) {
+  const Line *lines = contents.items;
+  Money sum = 0, part;
+  for (size_t i = 0; i < contents.count; i++) {
+    TRY(money_mul(lines[i].price, lines[i].amount, &part));
+    TRY(money_add(sum, part, &sum));
+  }
+  *ret = sum;
+  return 0;
+}
+
+static int create_order(Req *req, void *in) {
+  Order *o = in;
+  o->id = uuid_new();
+  number_lines(o->id, o->contents);
+  reply_object(req, 200, order_fields, o);
+  Str lines = lines_json(req->arena, stored_fields, o->contents);
+  return req_commit(req, &DB_STMT(&insert_order, V_UUID(o->id), V_TEXT(lines), V_TEXT(o->status), V_BOOL(false)), 1,
+                    NULL);
+}
+
+static int get_order(Req *req, void *in) {
+  (void)in;
+  Order o = {0};
+  DbResult rows;
+  TRY(req_uuid(req, 0, &o.id));
+  TRY(req_query(req, DB_STMT(&select_order, V_UUID(o.id)), &rows));
+  if (!rows.rows)
+    return E_NOT_FOUND;
+  Line *lines = ARENA_ARRAY(req->arena, Line, (size_t)rows.rows);
+  o.contents = (List){lines, (size_t)rows.rows};
+  o.status = db_cell(&rows, 0, 0);
+  number_lines(o.id, o.contents);
+  for (int i = 0; i < rows.rows; i++) {
+    lines[i].item = db_cell(&rows, i, 1);
+    TRY(str_to_int(db_cell(&rows, i, 2), &lines[i].amount));
+    TRY(money_parse(db_cell(&rows, i, 3), &lines[i].price));
+  }
+  return reply_object(req, 200, order_fields, &o);
+}
+
+static int put_order(Req *req, void *in) {
+  const Order *o = in;
+  Uuid id;
+  DbResult results[3];
+  TRY(req_uuid(req, 0, &id));
+  Str lines = lines_json(req->arena, stored_fields, o->contents);
+  const DbStmt statements[] = {DB_STMT(&update_order, V_UUID(id), V_TEXT(o->status)),
+                               DB_STMT(&delete_lines, V_UUID(id)), DB_STMT(&insert_lines, V_UUID(id), V_TEXT(lines))};
+  TRY(db_group(req->db, req->arena, statements, 3, results, req->http->deadline_us));
+  return reply_status(req, results[0].rows > 0);
+}
+
+static int remove_order(Req *req, void *in) {
+  (void)in;
+  Uuid id;
+  DbResult results[2];
+  TRY(req_uuid(req, 0, &id));
+  const DbStmt statements[] = {DB_STMT(&delete_order, V_UUID(id)), DB_STMT(&delete_lines, V_UUID(id))};
+  TRY(db_group(req->db, req->arena, statements, 2, results, req->http->deadline_us));
+  return reply_status(req, results[0].rows > 0);
+}
+
+/* ---- the saga ---- */
+
+static int load_saga(SagaRun *run) {
+  run->data = ARENA_NEW(run->arena, OrderSaga);
+  return json_read(run->arena, run->input, input_fields, run->data, NULL);
+}
+
+static Str step_path(const SagaRun *run, const char *service, bool cancel) {
+  char id[UUID_TEXT];
+  uuid_format(run->id, id);
+  return arena_printf(run->arena, "/%s/step/%s%s", service, id, cancel ? "/cancel" : "");
+}
+
+static Buf step_body(const SagaRun *run) {
+  char id[UUID_TEXT];
+  uuid_format(run->id, id);
+  Buf b = {.arena = run->arena};
+  buf_cstr(&b, "{\"orderId\":\"");
+  buf_cstr(&b, id);
+  buf_char(&b, '"');
+  return b;
+}
+
+static int payment_call(const SagaRun *run, SagaCall *call, bool cancel) {
+  const OrderSaga *o = run->data;
+  char cost[MONEY_TEXT], account[UUID_TEXT];
+  money_format(o->cost, cost);
+  uuid_format(o->billingId, account);
+  Buf b = step_body(run);
+  buf_cstr(&b, ",\"cost\":");
+  buf_cstr(&b, cost);
+  if (!uuid_is_nil(o->billingId))
+    buf_printf(&b, ",\"billingId\":\"%s\"", account);
+  buf_char(&b, '}');
+  *call = (SagaCall){"payment", "PUT", step_path(run, "payment", cancel), buf_view(&b)};
+  return 0;
+}
+
+static int warehouse_call(const SagaRun *run, SagaCall *call, bool cancel) {
+  const OrderSaga *o = run->data;
+  Buf b = step_body(run);
+  buf_cstr(&b, ",\"lines\":");
+  json_write_list(&b, stock_fields, sizeof(Line), o->contents);
+  buf_char(&b, '}');
+  *call = (SagaCall){"warehouse", "PUT", step_path(run, "warehouse", cancel), buf_view(&b)};
+  return 0;
+}
+
+static int delivery_call(const SagaRun *run, SagaCall *call, bool cancel) {
+  const OrderSaga *o = run->data;
+  char when[LOCALTIME_TEXT];
+  localtime_format(o->timeDelivery, when);
+  Buf b = step_body(run);
+  buf_printf(&b, ",\"timeDelivery\":\"%s\"}", when);
+  *call = (SagaCall){"delivery", "PUT", step_path(run, "delivery", cancel), buf_view(&b)};
+  return 0;
+}
+
+static int pay(const SagaRun *run, SagaCall *call) {
+  return payment_call(run, call, false);
+}
+
+static int refund(const SagaRun *run, SagaCall *call) {
+  return payment_call(run, call, true);
+}
+
+static int reserve(const SagaRun *run, SagaCall *call) {
+  return warehouse_call(run, call, false);
+}
+
+static int release(const SagaRun *run, SagaCall *call) {
+  return warehouse_call(run, call, true);
+}
+
+static int schedule(const SagaRun *run, SagaCall *call) {
+  return delivery_call(run, call, false);
+}
+
+static int unschedule(const SagaRun *run, SagaCall *call) {
+  return delivery_call(run, call, true);
+}
+
+static const SagaStep order_steps[STEPS] = {
+    [PAYMENT] = {"payment", SAGA_COMPENSATABLE, 0, 5000000, pay, refund},
+    [WAREHOUSE] = {"warehouse", SAGA_COMPENSATABLE, 0, 5000000, reserve, release},
+    [DELIVERY] = {"delivery", SAGA_COMPENSATABLE, 0, 5000000, schedule, unschedule},
+};
+
+/* [order, payment, delivery, [warehouse items]] */
+static Str success_body(const SagaRun *run) {
+  const OrderSaga *s = run->data;
+  Order o = {.id = run->id, .contents = s->contents, .status = STR("SUCCESS")};
+  number_lines(o.id, o.contents);
+  Buf b = {.arena = run->arena};
+  buf_char(&b, '[');
+  json_write(&b, order_fields, &o);
+  static const int order[] = {PAYMENT, DELIVERY, WAREHOUSE};
+  for (int i = 0; i < STEPS; i++) {
+    buf_char(&b, ',');
+    buf_str(&b, run->steps[order[i]].answer);
+  }
+  buf_char(&b, ']');
+  return buf_view(&b);
+}
+
+/* The answer to a saga's client, the same for the first asking and for a replay. */
+static void saga_answer(const SagaRun *run, bool success, HttpReply *reply) {
+  if (success) {
+    *reply = (HttpReply){.status = 200, .content_type = "application/json", .body = success_body(run)};
+    return;
+  }
+  char id[UUID_TEXT];
+  uuid_format(run->id, id);
+  Buf members = {.arena = run->arena};
+  buf_printf(&members, "\"status\":\"" ROLLED_BACK "\",\"orderId\":\"%s\",\"step\":", id);
+  buf_json_string(&members, run->failed_step);
+  buf_cstr(&members, ",\"reason\":");
+  buf_json_string(&members, run->reason);
+  Str detail = arena_printf(run->arena, "%.*s did not succeed", STR_FMT(run->failed_step));
+  problem_reply(run->arena, &(Problem){.code = E_DEPENDENCY, .detail = detail, .members = buf_view(&members)}, reply);
+}
+
+static int finish_saga(const SagaRun *run, bool success, DbStmt *statements) {
+  const OrderSaga *s = run->data;
+  const DbValue values[] = {V_UUID(run->id), V_TEXT(success ? STR("SUCCESS") : STR("CANCELED"))};
+  statements[0] = (DbStmt){&end_order, arena_copy(run->arena, values, sizeof(values)), 2};
+  if (!s->key.p)
+    return 1;
+  HttpReply reply;
+  saga_answer(run, success, &reply);
+  statements[1] = idempotency_finish(service_find("order"), run->arena, s->key, reply.status, reply.body);
+  return 2;
+}
+
+static const SagaType sagas[] = {
+    {"order", order_steps, STEPS, load_saga, finish_saga},
+    {0},
+};
+
+static int begin_saga(Req *req, const OrderSaga *s, SagaRun *run) {
+  Str lines = lines_json(req->arena, stored_fields, s->contents);
+  DbStmt statements[2] = {DB_STMT(&insert_order, V_UUID(run->id), V_TEXT(lines), V_TEXT(STR("PENDING")), V_BOOL(true))};
+  int count = 1;
+  if (s->key.p)
+    statements[count++] = idempotency_insert(req, 0, (Str){0});
+  int rc = saga_begin(run, statements, count, req->http->deadline_us);
+  return rc == E_EXISTS ? idempotency_lost_race(req) : rc;
+}
+
+static int reply_accepted(Req *req, const SagaRun *run) {
+  char id[UUID_TEXT];
+  uuid_format(run->id, id);
+  reply_json(req, 202, arena_printf(req->arena, "{\"id\":\"%s\",\"state\":\"RUNNING\"}", id));
+  http_reply_header(req->reply, STR("location"), arena_printf(req->arena, "/order/saga/%s", id));
+  http_reply_header(req->reply, STR("retry-after"), STR("1"));
+  return 0;
+}
+
+/* The run's memory ends with it, so what goes into the reply is copied. */
+static int reply_ended(Req *req, const SagaRun *run) {
+  HttpReply reply;
+  saga_answer(run, run->state == SAGA_SUCCEEDED, &reply);
+  *req->reply = reply;
+  req->reply->body = arena_str(req->arena, reply.body);
+  return 0;
+}
+
+static int prepare_saga(Req *req, OrderSaga *s, SagaRun **ret) {
+  if (total(s->contents, &s->cost) < 0)
+    return fail(req, E_RANGE, "/contents", "the sum of amount times price is more than can be stored");
+  if (s->cost == 0)
+    return fail(req, E_FIELD, "/contents", "the sum of amount times price must be greater than zero");
+  s->key = req->key;
+  Buf input = {.arena = req->arena};
+  json_write(&input, input_fields, s);
+  return saga_new(req->service->state, &sagas[0], uuid_new(), buf_view(&input), ret);
+}
+
+static int create_saga(Req *req, void *in) {
+  OrderSaga *s = in;
+  SagaRun *run;
+  TRY(prepare_saga(req, s, &run));
+  int rc = begin_saga(req, s, run);
+  if (rc == 0) {
+    bool async = http_has_token(http_header(req->http, STR("prefer")), STR("respond-async"));
+    rc = async ? E_TIMEOUT : saga_wait(run, req->http->deadline_us);
+    rc = rc == 0 ? reply_ended(req, run) : reply_accepted(req, run); /* it is stored, and goes on without us */
+  }
+  saga_release(run);
+  return rc;
+}
+
+static const Route routes[] = {
+    {"POST", "/order/order", create_order, order_fields, sizeof(Order), ROUTE_KEYED},
+    {"GET", "/order/order/{id}", get_order, NULL, 0, 0},
+    {"PUT", "/order/order/{id}", put_order, order_fields, sizeof(Order), 0},
+    {"DELETE", "/order/order/{id}", remove_order, NULL, 0, 0},
+    {"POST", "/order/order/saga", create_saga, request_fields, sizeof(OrderSaga), ROUTE_KEYED},
+    {"GET", "/order/saga/{id}", saga_show, NULL, 0, 0},
+    {"GET", "/order/saga", saga_list, NULL, 0, 0},
+    {0},
+};
+
+static void prepare(Service *s) {
+  s->state = saga_engine_new(s->def->schema, sagas, service_call);
+}
+
+static void start(Service *s, int worker) {
+  saga_engine_start(s->state, s->db, worker);
+}
+
+const ServiceDef order_service = {
+    .name = "order",
+    .schema = "\"order\"",
+    .migrations = sql_order,
+    .modules = {sql_saga},
+    .routes = routes,
+    .prepare = prepare,
+    .start = start,
+};

@@ -1,0 +1,156 @@
+/* Payment: what was paid for an order. A saga's payment that names a wallet takes the money through Billing. */
+#include "rt/json.h"
+#include "rt/random.h"
+#include "rt/req.h"
+#include "services/services.h"
+#include "sql.h"
+
+enum { SAGA_PAYMENT = 1 }; /* uuid_child number of a saga's payment */
+
+typedef struct Payment {
+  Uuid id, orderId;
+  Money cost;
+  Str status;
+} Payment;
+
+typedef struct Step {
+  Uuid orderId, billingId;
+  Money cost;
+} Step;
+
+static const char *const statuses[] = {"SUCCESS", "FAILED", "CANCELED", NULL};
+
+static const Field payment_fields[] = {
+    FIELD(Payment, id, F_UUID, .flags = FIELD_OUT),
+    FIELD(Payment, orderId, F_UUID),
+    FIELD(Payment, cost, F_MONEY, .min = 1, .max = MONEY_MAX),
+    FIELD(Payment, status, F_TEXT, .values = statuses),
+    {0},
+};
+
+static const Field step_fields[] = {
+    FIELD(Step, orderId, F_UUID),
+    FIELD(Step, cost, F_MONEY, .min = 1, .max = MONEY_MAX),
+    FIELD(Step, billingId, F_UUID, .flags = FIELD_OPTIONAL),
+    {0},
+};
+
+static const Sql insert_payment = {"INSERT INTO payment.payments (id, order_id, cost, status) VALUES ($1, $2, $3, $4)"};
+static const Sql select_payment = {"SELECT id, order_id, cost, status FROM payment.payments WHERE id = $1"};
+static const Sql update_payment = {
+    "UPDATE payment.payments SET order_id = $2, cost = $3, status = $4 WHERE id = $1 RETURNING 1"};
+static const Sql delete_payment = {"DELETE FROM payment.payments WHERE id = $1 RETURNING 1"};
+static const Sql pay_once = {"INSERT INTO payment.payments (id, order_id, cost, status) VALUES ($1, $2, $3, $4) "
+                             "ON CONFLICT (id) DO NOTHING"};
+/* Waits for a payment still uncommitted; without one it leaves a tombstone that refuses a late one. */
+static const Sql cancel_once = {
+    "INSERT INTO payment.payments AS p (id, order_id, cost, status) VALUES ($1, $2, $3, 'CANCELED') "
+    "ON CONFLICT (id) DO UPDATE SET status = 'CANCELED' WHERE p.status <> 'CANCELED'"};
+
+static int create_payment(Req *req, void *in) {
+  Payment *p = in;
+  p->id = uuid_new();
+  reply_object(req, 200, payment_fields, p);
+  return req_commit(
+      req, &DB_STMT(&insert_payment, V_UUID(p->id), V_UUID(p->orderId), V_MONEY(p->cost), V_TEXT(p->status)), 1, NULL);
+}
+
+static int get_payment(Req *req, void *in) {
+  (void)in;
+  Uuid id;
+  Payment p;
+  TRY(req_uuid(req, 0, &id));
+  TRY(req_row(req, DB_STMT(&select_payment, V_UUID(id)), payment_fields, &p));
+  return reply_object(req, 200, payment_fields, &p);
+}
+
+static int put_payment(Req *req, void *in) {
+  Payment *p = in;
+  TRY(req_uuid(req, 0, &p->id));
+  return req_touch(req,
+                   DB_STMT(&update_payment, V_UUID(p->id), V_UUID(p->orderId), V_MONEY(p->cost), V_TEXT(p->status)));
+}
+
+static int remove_payment(Req *req, void *in) {
+  (void)in;
+  Uuid id;
+  TRY(req_uuid(req, 0, &id));
+  return req_touch(req, DB_STMT(&delete_payment, V_UUID(id)));
+}
+
+static Str problem_detail(Req *req, const HttpReply *reply) {
+  JsonValue *problem = NULL;
+  const JsonValue *detail = NULL;
+  if (json_parse(req->arena, reply->body, &problem, NULL) == 0)
+    detail = json_get(problem, STR("detail"));
+  return detail && detail->type == JSON_STRING ? detail->text : STR("Billing said no");
+}
+
+/* PUT /billing/step/{saga}/{operation}: 0 when done, E_REFUSED with Billing's reason, or an error worth a retry. */
+static int call_billing(Req *req, Uuid saga, const char *operation, const Step *step) {
+  char id[UUID_TEXT], account[UUID_TEXT], sum[MONEY_TEXT];
+  uuid_format(saga, id);
+  uuid_format(step->billingId, account);
+  money_format(step->cost, sum);
+  HttpRequest call = {.arena = req->arena,
+                      .method = STR("PUT"),
+                      .path = arena_printf(req->arena, "/billing/step/%s/%s", id, operation),
+                      .body = arena_printf(req->arena, "{\"billingId\":\"%s\",\"sum\":%s}", account, sum),
+                      .headers = {{STR("content-type"), STR("application/json")}},
+                      .header_count = 1,
+                      .deadline_us = req->http->deadline_us};
+  HttpReply reply = {0};
+  TRY(service_call("billing", &call, &reply));
+  if (reply.status >= 200 && reply.status < 300)
+    return 0;
+  if (reply.status < 400 || reply.status >= 500 || reply.status == 425 || reply.status == 429)
+    return fail(req, E_UNAVAILABLE, NULL, "Billing answered %d", reply.status);
+  Str detail = problem_detail(req, &reply);
+  return fail(req, E_REFUSED, NULL, "%.*s", STR_FMT(detail));
+}
+
+/* The row was there: a repeat gets the first answer, a late one is refused. */
+static int repeat_payment(Req *req, Uuid id) {
+  Payment p;
+  TRY(req_row(req, DB_STMT(&select_payment, V_UUID(id)), payment_fields, &p));
+  if (!str_eq(p.status, STR("SUCCESS")))
+    return fail(req, E_REFUSED, NULL, "the payment was canceled before");
+  return reply_object(req, 200, payment_fields, &p);
+}
+
+static int pay(Req *req, void *in) {
+  const Step *step = in;
+  Uuid saga;
+  DbResult result;
+  TRY(req_uuid(req, 0, &saga));
+  if (!uuid_is_nil(step->billingId))
+    TRY(call_billing(req, saga, "buy", step));
+  Payment p = {uuid_child(saga, SAGA_PAYMENT), step->orderId, step->cost, STR("SUCCESS")};
+  TRY(req_query(req, DB_STMT(&pay_once, V_UUID(p.id), V_UUID(p.orderId), V_MONEY(p.cost), V_TEXT(p.status)), &result));
+  return result.affected ? reply_object(req, 200, payment_fields, &p) : repeat_payment(req, p.id);
+}
+
+/* The tombstone comes before the refund, so that a payment which passes Billing in between finds it. */
+static int cancel_payment(Req *req, void *in) {
+  const Step *step = in;
+  Uuid saga;
+  TRY(req_uuid(req, 0, &saga));
+  Uuid id = uuid_child(saga, SAGA_PAYMENT);
+  TRY(req_query(req, DB_STMT(&cancel_once, V_UUID(id), V_UUID(step->orderId), V_MONEY(step->cost)), NULL));
+  if (!uuid_is_nil(step->billingId))
+    TRY(call_billing(req, saga, "refund", step));
+  return reply_status(req, true);
+}
+
+static const Route routes[] = {
+    {"POST", "/payment/payment", create_payment, payment_fields, sizeof(Payment), ROUTE_KEYED},
+    {"GET", "/payment/payment/{id}", get_payment, NULL, 0, 0},
+    {"PUT", "/payment/payment/{id}", put_payment, payment_fields, sizeof(Payment), 0},
+    {"DELETE", "/payment/payment/{id}", remove_payment, NULL, 0, 0},
+    {"PUT", "/payment/step/{saga}", pay, step_fields, sizeof(Step), 0},
+    {"PUT", "/payment/step/{saga}/cancel", cancel_payment, step_fields, sizeof(Step), 0},
+    {0},
+};
+
+const ServiceDef payment_service = {
+    .name = "payment", .schema = "payment", .migrations = sql_payment, .routes = routes};

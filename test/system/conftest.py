@@ -1,0 +1,47 @@
+"""Shops for the tests, and the servers' logs where a test fails."""
+
+import pytest
+
+from harness import server
+from harness.shop import OneShop, opened
+
+
+def pytest_configure():
+    if not server.SKALD.is_file():
+        pytest.exit(f"{server.SKALD} is not built. Build it: make", returncode=1)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_setup(item):
+    yield
+    item.stash[log_lengths] = {one: len(one.text()) for one in server.live}
+
+
+log_lengths = pytest.StashKey[dict]()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed:
+        lengths = item.stash.get(log_lengths, {})
+        for one in server.live:
+            report.sections.append((str(one), one.tail(since=lengths.get(one, 0))))
+
+
+@pytest.fixture(scope="session")
+def shop():
+    """The whole shop in one process, shared by the tests that leave it as it is."""
+    with opened(OneShop()) as one:
+        yield one
+        one.stop()
+
+
+@pytest.fixture
+def unchanged(shop):
+    """The test must leave every row as it was."""
+    shop.settle()
+    before = shop.digest()
+    yield
+    assert shop.digest() == before

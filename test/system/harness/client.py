@@ -1,0 +1,91 @@
+"""An HTTP client that hides nothing: each call is one connection and one request; an answer keeps its bytes."""
+
+import decimal
+import http.client
+import json
+import socket
+
+TIMEOUT = 30
+
+
+class Answer:
+    def __init__(self, status, headers, body):
+        self.status = status
+        self.headers = {name.lower(): value for name, value in headers}
+        self.body = body
+
+    @property
+    def json(self):
+        return json.loads(self.body, parse_float=decimal.Decimal)
+
+    def __repr__(self):
+        return f"<{self.status} {self.headers} {self.body[:600]!r}>"
+
+
+def encode(body):
+    """What is no text yet becomes JSON. A Decimal keeps its digits."""
+    if body is None or isinstance(body, bytes):
+        return body
+    if isinstance(body, str):
+        return body.encode()
+    numbers = []
+
+    def number(value):
+        numbers.append(str(value))
+        return f"\0{len(numbers) - 1}\0"
+
+    text = json.dumps(body, default=number)
+    for i, digits in enumerate(numbers):
+        text = text.replace(f'"\\u0000{i}\\u0000"', digits)
+    return text.encode()
+
+
+class Client:
+    """locate(path) says which (host, port) answers for a path."""
+
+    def __init__(self, locate):
+        self.locate = locate
+
+    def request(self, method, path, body=None, key=None, timeout=TIMEOUT, **headers):
+        """Header names are given with _ for -, key is the Idempotency-Key."""
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        body = encode(body)
+        if body is not None:
+            fields.setdefault("Content-Type", "application/json")
+        if key is not None:
+            fields["Idempotency-Key"] = key
+        connection = http.client.HTTPConnection(*self.locate(path), timeout=timeout)
+        try:
+            connection.request(method, path, body, fields)
+            response = connection.getresponse()
+            return Answer(response.status, response.getheaders(), response.read())
+        finally:
+            connection.close()
+
+    def get(self, path, **options):
+        return self.request("GET", path, **options)
+
+    def post(self, path, body=None, **options):
+        return self.request("POST", path, body, **options)
+
+    def put(self, path, body=None, **options):
+        return self.request("PUT", path, body, **options)
+
+    def delete(self, path, **options):
+        return self.request("DELETE", path, **options)
+
+    def connect(self, path="/health", timeout=TIMEOUT):
+        """A bare connection, for what no HTTP library would send."""
+        return socket.create_connection(self.locate(path), timeout=timeout)
+
+
+def read_answer(connection, method="GET"):
+    """The next answer on a bare connection. None: it was closed or reset instead."""
+    response = http.client.HTTPResponse(connection, method=method)
+    try:
+        response.begin()
+        return Answer(response.status, response.getheaders(), response.read())
+    except (ConnectionError, http.client.BadStatusLine, http.client.IncompleteRead):
+        return None
+    finally:
+        response.close()

@@ -1,0 +1,88 @@
+"""A PostgreSQL cluster of its own, started by tools/cluster and removed with everything in it."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import urllib.parse
+
+import psycopg2
+
+from .wait import wait_for
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+COMMAND = ROOT / "tools/cluster"
+EXTRA_CONNECTIONS = 300
+
+
+class Cluster:
+    def __init__(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="skald-test-"))
+        self.folder.chmod(0o755)  # PostgreSQL may run as another user
+        self.dir = self.folder / "pg"
+        self.root_url = ""
+
+    def tool(self, verb):
+        done = subprocess.run([COMMAND, verb, self.dir], capture_output=True, text=True)
+        assert done.returncode == 0, f"tools/cluster {verb}: {done.stderr}"
+        return done.stdout.strip()
+
+    def start(self):
+        self.root_url = self.tool("start")
+
+    def stop(self):
+        self.tool("stop")
+
+    def allow_connections(self, count=EXTRA_CONNECTIONS):
+        with contextlib.closing(self.connect()) as db, db.cursor() as cursor:
+            cursor.execute(f"ALTER SYSTEM SET max_connections = {count}")
+        self.stop()
+        self.start()
+
+    def processes(self):
+        data = str(self.dir.resolve() / "data")
+        found = []
+        for entry in pathlib.Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if os.readlink(entry / "cwd") == data:
+                    found.append(int(entry.name))
+        return found
+
+    def kill(self):
+        """As a power cut for PostgreSQL: all of it at once, nothing written any more."""
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_for("the end of PostgreSQL", lambda: not self.processes())
+
+    @contextlib.contextmanager
+    def frozen(self):
+        """PostgreSQL is there, holds its connections open, and answers nothing."""
+        pids = self.processes()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def url(self, database="skald"):
+        return urllib.parse.urlsplit(self.root_url)._replace(path="/" + database).geturl()
+
+    def create_database(self, name):
+        with contextlib.closing(self.connect()) as db, db.cursor() as cursor:
+            cursor.execute(f'CREATE DATABASE "{name}"')
+
+    def connect(self, database="skald"):
+        db = psycopg2.connect(self.url(database))
+        db.autocommit = True
+        return db
+
+    def remove(self):
+        self.tool("remove")
+        shutil.rmtree(self.folder)

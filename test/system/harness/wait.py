@@ -1,0 +1,24 @@
+"""Waiting for conditions, never for a time."""
+
+import socket
+import time
+
+PAUSE = 0.01
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(what, condition, seconds=30):
+    """Returns the first true value of condition(), or fails, naming what did not come."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"{what}: not within {seconds} s")
+        time.sleep(PAUSE)

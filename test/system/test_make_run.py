@@ -1,0 +1,348 @@
+"""`make run` as its user meets it: it starts quickly, says what is wrong in a sentence, and leaves nothing behind.
+
+Each test has a folder of its own for SKALD_VAR and a free port. SKALD_BIN may name another executable to run."""
+
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SKALD = pathlib.Path(os.environ.get("SKALD_BIN", ROOT / "build/skald")).resolve()
+RUN = [ROOT / "tools/run"]
+IS_ROOT = os.geteuid() == 0
+START_SECONDS = 60
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(what, condition, seconds=START_SECONDS):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    pytest.fail(f"{what} did not come within {seconds} s")
+
+
+class Shop:
+    """One SKALD_VAR, and the runs on it."""
+
+    def __init__(self, var):
+        self.var = pathlib.Path(var)
+        self.port = free_port()
+        self.runs = []
+
+    def env(self, **more):
+        env = {k: v for k, v in os.environ.items() if k not in ("DATABASE_URL", "HOST", "MAKEFLAGS", "MAKELEVEL")}
+        return env | {"SKALD_VAR": str(self.var), "PORT": str(self.port), "SKALD_BIN": str(SKALD)} | more
+
+    def start(self, command=RUN, **env):
+        log = tempfile.TemporaryFile("w+")
+        run = subprocess.Popen(command, cwd=ROOT, env=self.env(**env), stdin=subprocess.DEVNULL, stdout=log,
+                               stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        run.log = log
+        self.runs.append(run)
+        return run
+
+    def serve(self, command=RUN, **env):
+        """A run that answers."""
+        run = self.start(command, **env)
+        wait_for("its introduction", lambda: "Order a phone: curl" in said(run) or run.poll() is not None)
+        assert run.poll() is None, said(run)
+        assert self.healthy()
+        return run
+
+    def healthy(self):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+    def cluster(self):
+        return self.var.joinpath("pg").resolve()
+
+    def postmaster(self):
+        try:
+            return int(self.cluster().joinpath("data/postmaster.pid").read_text().split()[0])
+        except (OSError, IndexError, ValueError):
+            return None
+
+    def processes(self):
+        """All that belong to this shop: they carry its SKALD_VAR, or work in its cluster."""
+        mark, data, found = f"SKALD_VAR={self.var}\0".encode(), str(self.cluster() / "data"), []
+        for entry in pathlib.Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                environment = (entry / "environ").read_bytes()
+                if mark in environment or os.readlink(entry / "cwd") == data:
+                    if (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+                        found.append((int(entry.name), (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()))
+        return found
+
+    def end_runs(self):
+        for run in self.runs:
+            if run.poll() is None:
+                run.send_signal(signal.SIGTERM)
+        for run in self.runs:
+            run.wait(60)
+            run.log.close()
+        self.runs.clear()
+
+    def clean_up(self):
+        self.end_runs()
+        subprocess.run([ROOT / "tools/cluster", "remove", self.var / "pg"], check=True)
+
+
+def said(run):
+    run.log.seek(0)
+    return run.log.read()
+
+
+def refused(run):
+    """What a run that must not start says."""
+    assert run.wait(START_SECONDS) != 0
+    return said(run)
+
+
+def stopped(run, shop, number=signal.SIGTERM, whole_group=False):
+    (os.killpg if whole_group else os.kill)(run.pid, number)
+    run.wait(60)
+    assert shop.processes() == []
+    return said(run)
+
+
+@contextlib.contextmanager
+def shop_in(folder):
+    shop = Shop(pathlib.Path(folder) / "var")
+    try:
+        yield shop
+    finally:
+        shop.clean_up()
+
+
+@pytest.fixture
+def shop():
+    with tempfile.TemporaryDirectory(prefix="skald-run-") as folder:
+        os.chmod(folder, 0o755)
+        with shop_in(folder) as made:
+            yield made
+
+
+@pytest.fixture(scope="module")
+def used_folder():
+    with tempfile.TemporaryDirectory(prefix="skald-run-") as folder:
+        os.chmod(folder, 0o755)
+        with shop_in(folder) as made:
+            stopped(made.serve(), made)
+            yield made
+
+
+@pytest.fixture
+def used(used_folder):
+    """A shop whose cluster exists already, for the tests that need no fresh one."""
+    yield used_folder
+    used_folder.end_runs()
+
+
+def test_first_and_second_run(shop):
+    run = shop.serve()
+    assert f"http://127.0.0.1:{shop.port}" in said(run)
+    stopped(run, shop)
+    began = time.monotonic()
+    run = shop.serve()
+    assert time.monotonic() - began < 2
+    stopped(run, shop)
+
+
+@pytest.mark.parametrize("number, whole_group", [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_make_run_stops_and_leaves_no_process(used, number, whole_group):
+    run = used.serve(["make", "--no-print-directory", "run"])
+    assert used.postmaster()
+    stopped(run, used, number, whole_group)
+    assert not used.healthy() and used.postmaster() is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_to_the_script_alone_stops_everything(used, number):
+    stopped(used.serve(), used, number)
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_a_signal_while_the_cluster_is_made(shop, whole_group):
+    run = shop.start()
+    wait_for("the beginning of a cluster", lambda: (shop.var / "pg").exists())
+    stopped(run, shop, signal.SIGINT if whole_group else signal.SIGTERM, whole_group)
+    stopped(shop.serve(), shop)
+
+
+def test_a_signal_while_the_server_starts(used):
+    run = used.start()
+    wait_for("the cluster", used.postmaster)
+    stopped(run, used)
+
+
+def test_port_that_is_busy_is_named(used):
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", used.port))
+        taken.listen()
+        text = refused(used.start())
+    assert f"Port {used.port}" in text and "busy" in text and f"PORT={used.port + 1} make run" in text
+    assert used.processes() == []
+
+
+@pytest.mark.parametrize("port", ["eighty", "70000", ""])
+def test_port_that_is_none(used, port):
+    run = used.start(PORT=port)
+    if port == "":
+        wait_for("the default port or a refusal", lambda: "8080" in said(run))
+        return
+    assert "PORT" in refused(run)
+
+
+def test_second_run_on_the_same_folder_is_refused(used):
+    run = used.serve()
+    text = refused(used.start(PORT=str(free_port())))
+    assert "Another 'make run' works on" in text and "SKALD_VAR=" in text
+    assert used.healthy()
+    stopped(run, used)
+
+
+def kill_all(shop):
+    for pid, _ in shop.processes():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_for("the end of all processes", lambda: not shop.processes())
+
+
+def test_start_after_everything_was_killed(used):
+    used.serve()
+    kill_all(used)
+    assert used.postmaster()
+    stopped(used.serve(), used)
+
+
+def test_stale_pid_file_that_names_another_process(used):
+    """Process ids are given out again; a process of the same user would make PostgreSQL believe it already runs."""
+    used.serve()
+    kill_all(used)
+    file = used.cluster() / "data/postmaster.pid"
+    owner = file.stat()
+    other = subprocess.Popen(["sleep", "600"], user=owner.st_uid if IS_ROOT else None)
+    try:
+        file.write_text(re.sub(r"\A\d+", str(other.pid), file.read_text()))
+        stopped(used.serve(), used)
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_killed_script_takes_the_server_along_and_its_cluster_is_taken_over(used):
+    run = used.serve()
+    postmaster = used.postmaster()
+    run.kill()
+    wait_for("the server's end", lambda: not used.healthy())
+    again = used.serve()
+    assert used.postmaster() == postmaster
+    stopped(again, used)
+
+
+def test_broken_cluster_is_explained(shop):
+    stopped(shop.serve(), shop)
+    shop.cluster().joinpath("data/global/pg_control").unlink()
+    text = refused(shop.start())
+    assert "pg_control" in text and "DELETES ALL OF IT" in text and f"rm -rf {shop.cluster()}" in text
+    assert shop.processes() == []
+
+
+def test_folder_that_cannot_be_written(used):
+    blocker = used.var / "file"
+    blocker.write_text("")
+    text = refused(used.start(SKALD_VAR=str(blocker / "var")))
+    assert f"{blocker}/var cannot be written" in text and "SKALD_VAR=" in text
+
+
+def test_executable_that_is_missing(used):
+    assert "is not built. Build it: make" in refused(used.start(SKALD_BIN="/nowhere/skald"))
+
+
+def test_given_database_is_used_and_left_running(used):
+    with tempfile.TemporaryDirectory(prefix="skald-run-") as folder:
+        os.chmod(folder, 0o755)
+        other = pathlib.Path(folder) / "pg"
+        url = subprocess.run([ROOT / "tools/cluster", "start", other], check=True, capture_output=True, text=True).stdout
+        try:
+            run = used.serve(DATABASE_URL=url.strip())
+            assert used.postmaster() is None
+            stopped(run, used)
+            assert other.resolve().joinpath("data/postmaster.pid").exists()
+        finally:
+            subprocess.run([ROOT / "tools/cluster", "remove", other], check=True)
+
+
+def test_database_that_does_not_answer(used):
+    text = refused(used.start(DATABASE_URL="postgresql://nobody@127.0.0.1:1/none"))
+    assert "could not be migrated" in text
+
+
+@pytest.mark.parametrize("name", ["a 'quoted\" näme, and, commas", "long/" * 25])
+def test_folder_with_an_odd_name(name):
+    with tempfile.TemporaryDirectory(prefix="skald-run-") as folder:
+        os.chmod(folder, 0o755)
+        place = pathlib.Path(folder) / name
+        place.mkdir(parents=True)
+        with shop_in(place) as shop:
+            stopped(shop.serve(), shop)
+            stopped(shop.serve(), shop)
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root lends its cluster to the user postgres")
+def test_folder_that_only_root_may_enter():
+    with tempfile.TemporaryDirectory(prefix="skald-run-") as folder:
+        with shop_in(folder) as shop:
+            run = shop.serve()
+            lent = shop.cluster()
+            assert lent.parent == pathlib.Path("/var/lib/skald") and (shop.var / "pg").is_symlink()
+            assert str(lent) in said(run)
+            stopped(run, shop)
+            stopped(shop.serve(), shop)
+            assert shop.cluster() == lent
+        assert not lent.exists()
+
+
+def test_missing_packages_without_root_name_the_command():
+    """dpkg-query and sudo are stand-ins that know no package and give no right; the script runs as an ordinary user."""
+    with tempfile.TemporaryDirectory(prefix="skald-run-") as folder:
+        os.chmod(folder, 0o755)
+        tools = pathlib.Path(folder) / "tools"
+        tools.mkdir()
+        shutil.copy(ROOT / "tools/install_packages", tools)
+        for name in ("dpkg-query", "sudo"):
+            (tools / name).write_text("#!/bin/sh\nexit 1\n")
+            (tools / name).chmod(0o755)
+        done = subprocess.run([tools / "install_packages", "run"], capture_output=True, text=True,
+                              env={"PATH": f"{tools}:/usr/bin:/bin"}, user="nobody" if IS_ROOT else None)
+    assert done.returncode == 1
+    assert re.search(r"^  sudo apt-get install -y --no-install-recommends .*\blibh2o-dev\b", done.stderr, re.MULTILINE)
+
+
+def test_nothing_missing_is_quick():
+    began = time.monotonic()
+    done = subprocess.run([ROOT / "tools/install_packages", "run"], capture_output=True, text=True)
+    assert time.monotonic() - began < 0.5
+    assert done.returncode == 0 and done.stdout == ""

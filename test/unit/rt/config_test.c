@@ -1,0 +1,124 @@
+/* Configuration tables: values, bounds, messages, help. */
+#include "rt/config.h"
+
+#include "unit/unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static struct {
+  const char *dsn, *name;
+  int64_t port, wait_us, format;
+} set;
+
+static const char *const formats[] = {"auto", "text", NULL};
+
+static const Option table[] = {
+    {.env = "T_DSN",
+     .type = OPTION_TEXT,
+     .target = &set.dsn,
+     .def = "secret-default",
+     .help = "database",
+     .secret = true},
+    {.env = "T_NAME", .type = OPTION_TEXT, .target = &set.name, .max = 8, .help = "a name"},
+    {.env = "T_PORT", .type = OPTION_INT, .target = &set.port, .def = "8080", .min = 1, .max = 65535, .help = "port"},
+    {.env = "T_WAIT",
+     .type = OPTION_MILLIS,
+     .target = &set.wait_us,
+     .def = "10s",
+     .min = 1,
+     .max = 300000,
+     .help = "wait"},
+    {.env = "T_FORMAT", .type = OPTION_CHOICE, .target = &set.format, .def = "auto", .choices = formats, .help = "how"},
+    {0}};
+
+static char messages[4096];
+
+static int load(const char *env, const char *value) {
+  for (const Option *o = table; o->env; o++)
+    unsetenv(o->env);
+  if (env)
+    setenv(env, value, 1);
+  memset(&set, 0, sizeof(set));
+  memset(messages, 0, sizeof(messages));
+  FILE *err = fmemopen(messages, sizeof(messages), "w");
+  int rc = config_load(table, err);
+  fclose(err);
+  return rc;
+}
+
+TEST(defaults) {
+  CHECK_INT(load(NULL, NULL), 0);
+  CHECK_STR(set.dsn, "secret-default");
+  CHECK(set.name == NULL);
+  CHECK_INT(set.port, 8080);
+  CHECK_INT(set.wait_us, 10 * 1000 * 1000);
+  CHECK_INT(set.format, 0);
+  CHECK_STR(messages, "");
+}
+
+TEST(values_from_the_environment) {
+  CHECK_INT(load("T_NAME", "x"), 0);
+  CHECK_STR(set.name, "x");
+  CHECK_INT(load("T_PORT", "65535"), 0);
+  CHECK_INT(set.port, 65535);
+  CHECK_INT(load("T_FORMAT", "text"), 0);
+  CHECK_INT(set.format, 1);
+}
+
+TEST(an_empty_variable_is_one_not_set) {
+  CHECK_INT(load("T_PORT", ""), 0);
+  CHECK_INT(set.port, 8080);
+}
+
+TEST(durations) {
+  CHECK_INT(load("T_WAIT", "250ms"), 0);
+  CHECK_INT(set.wait_us, 250 * 1000);
+  CHECK_INT(load("T_WAIT", "5m"), 0);
+  CHECK_INT(set.wait_us, 300 * 1000 * 1000);
+  static const char *const bad[] = {"6m", "0ms", "10", "s", "1.5s", "-1s", "1 s", "1sec", "1S", "99999999999999999d"};
+  for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+    CHECK_INT(load("T_WAIT", bad[i]), E_FIELD);
+    CHECK_INT(set.wait_us, 0);
+  }
+}
+
+TEST(an_error_says_variable_value_and_what_is_expected) {
+  CHECK_INT(load("T_PORT", "70000"), E_FIELD);
+  CHECK_STR(messages, "T_PORT=70000 is not acceptable; expected: integer, 1 to 65535\n");
+  CHECK_INT(load("T_PORT", "80x"), E_FIELD);
+  CHECK_INT(load("T_NAME", "much too long"), E_FIELD);
+  CHECK_STR(messages, "T_NAME=much too long is not acceptable; expected: text, 0 to 8 bytes\n");
+  CHECK_INT(load("T_FORMAT", "xml"), E_FIELD);
+  CHECK_STR(messages, "T_FORMAT=xml is not acceptable; expected: auto | text\n");
+  CHECK_INT(load("T_WAIT", "soon"), E_FIELD);
+  CHECK_STR(messages, "T_WAIT=soon is not acceptable; expected: duration, 1ms to 5m, such as 250ms, 10s, 5m\n");
+}
+
+TEST(all_errors_are_told) {
+  static int64_t a, b;
+  static const Option bad_defaults[] = {
+      {.env = "T_A", .type = OPTION_INT, .target = &a, .def = "x", .help = ""},
+      {.env = "T_B", .type = OPTION_TEXT, .target = &b, .def = "hush", .min = 8, .max = 9, .help = "", .secret = true},
+      {0}};
+  memset(messages, 0, sizeof(messages));
+  FILE *err = fmemopen(messages, sizeof(messages), "w");
+  CHECK_INT(config_load(bad_defaults, err), E_FIELD);
+  fclose(err);
+  CHECK(strstr(messages, "T_A=x is not acceptable; expected: integer\n") != NULL);
+  CHECK(strstr(messages, "T_B: the value is not acceptable; expected: text, 8 to 9 bytes\n") != NULL);
+  CHECK(strstr(messages, "hush") == NULL);
+}
+
+TEST(help_is_aligned_and_keeps_secrets) {
+  memset(messages, 0, sizeof(messages));
+  FILE *out = fmemopen(messages, sizeof(messages), "w");
+  config_help(table, out);
+  fclose(out);
+  CHECK_STR(messages, "VARIABLE  DEFAULT  ACCEPTS              MEANING\n"
+                      "T_DSN     ***      text                 database\n"
+                      "T_NAME    -        text, 0 to 8 bytes   a name\n"
+                      "T_PORT    8080     integer, 1 to 65535  port\n"
+                      "T_WAIT    10s      duration, 1ms to 5m  wait\n"
+                      "T_FORMAT  auto     auto | text          how\n");
+}
