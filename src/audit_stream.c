@@ -11,18 +11,25 @@
   "SET LOCAL jit = off; SET LOCAL cursor_tuple_fraction = 1; SET LOCAL max_parallel_workers_per_gather = 0; "          \
   "SET LOCAL datestyle = 'ISO'; SET LOCAL search_path = pg_catalog"
 
+const char *audit_rule_name(int rule) {
+  static const char *const names[] = {"note", "rule 1", "rule 2", "rule 3", "rule 4", "rule 5", "rule 6"};
+  return names[rule];
+}
+
 void audit_violation(AuditReport *report, int rule, const char *format, ...) {
   if (++report->violations[rule] > AUDIT_SHOWN)
     return;
   va_list args;
   va_start(args, format);
-  printf("rule %d: ", rule);
+  printf("%s: ", audit_rule_name(rule));
   vprintf(format, args);
   putchar('\n');
   va_end(args);
 }
 
+/* The server may add lines that point into the statement, which says nothing to whoever runs an audit. */
 static int failed(const AuditSource *source, const char *what, int code, Str error) {
+  error = str_cut(&error, '\n');
   fprintf(stderr, "skald: audit cannot %s the database of %s: %.*s\n", what, source->service, STR_FMT(error));
   return code;
 }

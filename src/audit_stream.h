@@ -6,9 +6,21 @@
 #include "rt/db_script.h"
 
 enum {
+  AUDIT_NOTE = 0, /* stands for a rule where none is broken, but something is worth knowing */
   AUDIT_RULES = 6,
   AUDIT_SHOWN = 50, /* lines printed for one rule; the others are counted */
   AUDIT_PAGE = 500, /* rows fetched at once */
+};
+
+enum {
+  AUDIT_ORDER,
+  AUDIT_PAYMENT,
+  AUDIT_WAREHOUSE,
+  AUDIT_DELIVERY,
+  AUDIT_USER,
+  AUDIT_BILLING,
+  AUDIT_NOTIFICATION,
+  AUDIT_SOURCES
 };
 
 typedef struct AuditSource { /* one service's database: one connection, one snapshot */
@@ -18,7 +30,7 @@ typedef struct AuditSource { /* one service's database: one connection, one snap
 } AuditSource;
 
 typedef struct AuditReport {
-  int64_t violations[AUDIT_RULES + 1]; /* by rule */
+  int64_t violations[AUDIT_RULES + 1]; /* by rule; [AUDIT_NOTE]: notes */
   int64_t in_flight;                   /* of those, what may only be unfinished */
   int64_t orders, wallets, history;    /* checked */
   int64_t left_out;                    /* orders of sagas that a client changed or deleted since */
@@ -33,6 +45,7 @@ typedef struct AuditStream {
   bool ended;
 } AuditStream;
 
+const char *audit_rule_name(int rule);
 void audit_violation(AuditReport *report, int rule, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 MUST_CHECK int audit_source_open(AuditSource *source);

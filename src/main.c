@@ -227,8 +227,13 @@ static int audit(int argc, char **argv) {
     fprintf(stderr, "skald: audit takes no arguments\n");
     return 2;
   }
-  AuditDatabases databases = {dsn_of(ORDER),    dsn_of(PAYMENT), dsn_of(WAREHOUSE),
-                              dsn_of(DELIVERY), dsn_of(BILLING), dsn_of(NOTIFICATION)};
+  AuditDatabases databases = {.order = dsn_of(ORDER),
+                              .payment = dsn_of(PAYMENT),
+                              .warehouse = dsn_of(WAREHOUSE),
+                              .delivery = dsn_of(DELIVERY),
+                              .user = dsn_of(USER),
+                              .billing = dsn_of(BILLING),
+                              .notification = dsn_of(NOTIFICATION)};
   return audit_run(&databases);
 }
 

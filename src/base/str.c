@@ -10,9 +10,9 @@ Str str_from(const char *zero_terminated) {
 }
 
 bool str_eq(Str a, Str b) {
-  if (a.n != b.n || !a.p != !b.p)
-    return false;
-  return a.n == 0 || memcmp(a.p, b.p, a.n) == 0;
+  if (!a.p || !b.p)
+    return a.p == b.p;
+  return a.n == b.n && memcmp(a.p, b.p, a.n) == 0;
 }
 
 static char ascii_lower(char c) {
@@ -20,7 +20,9 @@ static char ascii_lower(char c) {
 }
 
 bool str_eq_nocase(Str a, Str b) {
-  if (a.n != b.n || !a.p != !b.p)
+  if (!a.p || !b.p)
+    return a.p == b.p;
+  if (a.n != b.n)
     return false;
   for (size_t i = 0; i < a.n; i++)
     if (ascii_lower(a.p[i]) != ascii_lower(b.p[i]))
@@ -44,24 +46,27 @@ Str str_cut(Str *rest, char sep) {
   return (Str){whole.p, before};
 }
 
+/* The value is built up on its own side of zero, because INT64_MIN has no positive twin. */
+static int push_digit(int64_t *value, char c, bool negative) {
+  int digit = negative ? '0' - c : c - '0';
+  if (__builtin_mul_overflow(*value, 10, value) || __builtin_add_overflow(*value, digit, value))
+    return E_RANGE;
+  return 0;
+}
+
 int str_to_int(Str s, int64_t *ret) {
   bool negative = s.n > 0 && s.p[0] == '-';
-  int64_t value = 0;
-  if (s.n == (negative ? 1 : 0))
+  size_t first = negative ? 1 : 0;
+  if (s.n == first)
     return E_MALFORMED;
-  int outcome = 0;
-  for (size_t i = negative ? 1 : 0; i < s.n; i++) {
+  for (size_t i = first; i < s.n; i++)
     if (s.p[i] < '0' || s.p[i] > '9')
       return E_MALFORMED;
-    int digit = s.p[i] - '0';
-    /* Built up on its own side of zero, because INT64_MIN has no positive twin. */
-    if (outcome == 0 &&
-        (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, negative ? -digit : digit, &value)))
-      outcome = E_RANGE;
-  }
-  if (outcome == 0)
-    *ret = value;
-  return outcome;
+  int64_t value = 0;
+  for (size_t i = first; i < s.n; i++)
+    TRY(push_digit(&value, s.p[i], negative));
+  *ret = value;
+  return 0;
 }
 
 /* The well-formed sequences of RFC 3629 §4 by their first byte: how many bytes follow, and the bounds of the second

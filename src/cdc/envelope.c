@@ -10,34 +10,36 @@
  * text. */
 typedef bool CellWriter(Buf *out, Str text, int32_t modifier);
 
-static size_t digits(Str s, size_t from) {
+static size_t take_digits(Str *rest) {
   size_t n = 0;
-  while (from + n < s.n && s.p[from + n] >= '0' && s.p[from + n] <= '9')
+  while (n < rest->n && rest->p[n] >= '0' && rest->p[n] <= '9')
     n++;
+  *rest = (Str){rest->p + n, rest->n - n};
   return n;
+}
+
+static bool take_one_of(Str *rest, Str set) {
+  if (rest->n == 0 || !memchr(set.p, rest->p[0], set.n))
+    return false;
+  *rest = (Str){rest->p + 1, rest->n - 1};
+  return true;
 }
 
 /* RFC 8259 §6. */
 static bool is_json_number(Str s) {
-  size_t at = s.n > 0 && s.p[0] == '-';
-  size_t whole = digits(s, at);
-  if (whole == 0 || (whole > 1 && s.p[at] == '0'))
+  (void)take_one_of(&s, STR("-"));
+  bool zero = s.n > 0 && s.p[0] == '0';
+  size_t whole = take_digits(&s);
+  if (whole == 0 || (zero && whole > 1))
     return false;
-  at += whole;
-  if (at < s.n && s.p[at] == '.') {
-    size_t fraction = digits(s, at + 1);
-    if (fraction == 0)
+  if (take_one_of(&s, STR(".")) && take_digits(&s) == 0)
+    return false;
+  if (take_one_of(&s, STR("eE"))) {
+    (void)take_one_of(&s, STR("+-"));
+    if (take_digits(&s) == 0)
       return false;
-    at += 1 + fraction;
   }
-  if (at < s.n && (s.p[at] == 'e' || s.p[at] == 'E')) {
-    at += 1 + (at + 1 < s.n && (s.p[at + 1] == '+' || s.p[at + 1] == '-'));
-    size_t exponent = digits(s, at);
-    if (exponent == 0)
-      return false;
-    at += exponent;
-  }
-  return at == s.n;
+  return s.n == 0;
 }
 
 static bool write_number(Buf *out, Str text, int32_t modifier) {

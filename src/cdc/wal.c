@@ -60,6 +60,7 @@ typedef struct WalSource {
   uint64_t received_lsn, flushed_lsn;
   int64_t heard_us, told_us;
   bool asked;        /* the server wants a status */
+  bool announced;    /* in the log */
   char problem[256]; /* last logged, so that a lasting one is logged once */
 } WalSource;
 
@@ -268,6 +269,9 @@ static int tell_status(WalSource *s) {
   buf_char(&status, ask ? 1 : 0);
   s->asked = false;
   s->told_us = now_us;
+  if (!s->announced) /* not before it has lasted: a bad publication fails only after the start */
+    LOG(INFO, "wal", "reading slot %s", s->config.slot);
+  s->announced = true;
   return replication_write(s->connection, buf_view(&status));
 }
 
@@ -305,7 +309,7 @@ static int stream(WalSource *s) {
 /* What was not done will come again from the confirmed position, also what the consumer holds: a server restored from
  * elsewhere may count its positions anew. */
 static void forget_stream(WalSource *s) {
-  s->streaming = s->in_transaction = s->asked = false;
+  s->streaming = s->in_transaction = s->asked = s->announced = false;
   s->received_lsn = s->flushed_lsn = 0;
   clear(s->filling);
   if (s->handed)
@@ -316,7 +320,6 @@ static void forget_stream(WalSource *s) {
 static int read_stream(WalSource *s) {
   TRY(replication_open(s->config.dsn, "skald-wal", &s->connection));
   TRY(replication_start(s->connection, s->config.slot, s->config.publication));
-  LOG(INFO, "wal", "reading slot %s", s->config.slot);
   s->streaming = true;
   s->heard_us = s->told_us = loop_now_us();
   s->at = (EnvelopeSource){

@@ -37,7 +37,6 @@ typedef struct DbValue {
 #define V_INT(v)   ((DbValue){.type = F_INT, .integer = (v)})
 #define V_BOOL(v)  ((DbValue){.type = F_BOOL, .boolean = (v)})
 #define V_TIME(v)  ((DbValue){.type = F_TIME, .time = (v)})
-
 typedef struct DbStmt {
   const Sql *sql;
   const DbValue *values;

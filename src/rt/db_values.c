@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const char *bind_money(Arena *a, Money value) {
   char text[MONEY_TEXT];
@@ -68,27 +69,31 @@ static int read_bool(Str cell, bool *ret) {
   return 0;
 }
 
+static void set_null(FieldType type, void *member) {
+  static const size_t sizes[] = {[F_UUID] = sizeof(Uuid),   [F_MONEY] = sizeof(Money), [F_TEXT] = sizeof(Str),
+                                 [F_INT] = sizeof(int64_t), [F_BOOL] = sizeof(bool),   [F_JSON] = sizeof(Str)};
+  if (type == F_TIME)
+    *(LocalTime *)member = LOCALTIME_NONE;
+  else
+    memset(member, 0, sizes[type]);
+}
+
 static int read_cell(Str cell, FieldType type, void *member) {
   switch (type) {
   case F_UUID:
-    *(Uuid *)member = (Uuid){0};
-    return cell.p ? uuid_parse(cell, member) : 0;
+    return uuid_parse(cell, member);
   case F_MONEY:
-    *(Money *)member = 0;
-    return cell.p ? money_parse(cell, member) : 0;
+    return money_parse(cell, member);
   case F_TEXT:
   case F_JSON:
     *(Str *)member = cell;
     return 0;
   case F_INT:
-    *(int64_t *)member = 0;
-    return cell.p ? str_to_int(cell, member) : 0;
+    return str_to_int(cell, member);
   case F_BOOL:
-    *(bool *)member = false;
-    return cell.p ? read_bool(cell, member) : 0;
+    return read_bool(cell, member);
   case F_TIME:
-    *(LocalTime *)member = LOCALTIME_NONE;
-    return cell.p ? localtime_parse(cell, member) : 0;
+    return localtime_parse(cell, member);
   case F_END:
   case F_LIST:
     break;
@@ -103,7 +108,10 @@ int db_read_row(const DbResult *r, int row, const Field *fields, void *object) {
       continue;
     if (column >= r->columns)
       return E_INTERNAL;
-    TRY(read_cell(db_cell(r, row, column++), f->type, (char *)object + f->offset));
+    Str cell = db_cell(r, row, column++);
+    set_null(f->type, (char *)object + f->offset);
+    if (cell.p)
+      TRY(read_cell(cell, f->type, (char *)object + f->offset));
   }
   return 0;
 }

@@ -139,14 +139,21 @@ Str http_reason(int status) {
   return STR("");
 }
 
+static bool is_space(char c) {
+  return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+Str http_trim(Str s) {
+  while (s.n && is_space(s.p[0]))
+    s = (Str){s.p + 1, s.n - 1};
+  while (s.n && is_space(s.p[s.n - 1]))
+    s.n--;
+  return s;
+}
+
 bool http_has_token(Str list, Str token) {
   while (list.p) {
-    Str item = str_cut(&list, ',');
-    while (item.n && (item.p[0] == ' ' || item.p[0] == '\t'))
-      item = (Str){item.p + 1, item.n - 1};
-    while (item.n && (item.p[item.n - 1] == ' ' || item.p[item.n - 1] == '\t'))
-      item.n--;
-    if (str_eq_nocase(item, token))
+    if (str_eq_nocase(http_trim(str_cut(&list, ',')), token))
       return true;
   }
   return false;

@@ -33,10 +33,11 @@ typedef struct HttpReply {
   int header_count;
 } HttpReply;
 
-Str http_header(const HttpRequest *r, Str name);       /* absent when there is none */
-Str http_query(const HttpRequest *r, Str name);        /* percent-decoded into the arena; absent when there is none */
-bool http_has_token(Str list, Str token);                  /* in a comma-separated header value, any case */
-int http_percent_decode(Arena *a, Str text, Str *ret); /* E_MALFORMED */
+Str http_header(const HttpRequest *r, Str name); /* absent when there is none */
+Str http_query(const HttpRequest *r, Str name);  /* percent-decoded into the arena; absent when there is none */
+Str http_trim(Str s);                            /* without white space and line ends around it (RFC 9110 §5.6.3) */
+bool http_has_token(Str list, Str token);        /* in a comma-separated header value, any case */
+int http_percent_decode(Arena *a, Str text, Str *ret);         /* E_MALFORMED */
 void http_reply_header(HttpReply *reply, Str name, Str value); /* beyond the eighth they are a defect: aborts */
 Str http_reason(int status);                                   /* RFC 9110 §15 reason phrase */
 

@@ -13,7 +13,7 @@
 #define SPARE             64  /* easy handles kept for the next calls */
 #define CONNECTIONS       256 /* to one host, and idle ones kept in all */
 #define CONNECT_MS        2000L
-#define IDLE_S            4L /* servers close what idles, h2o after 10 s, others after 5: never use what may be closing */
+#define IDLE_S            3L /* libcurl counts whole seconds; servers close what idles after 5 s or more */
 #define HEADER_VALUE_MOST 8192
 
 typedef struct Call { /* on the stack of the waiting fiber */
@@ -148,14 +148,6 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *arg) {
   return n;
 }
 
-static Str trim(Str s) {
-  while (s.n && (s.p[0] == ' ' || s.p[0] == '\t'))
-    s = (Str){s.p + 1, s.n - 1};
-  while (s.n && (unsigned char)s.p[s.n - 1] <= ' ')
-    s.n--;
-  return s;
-}
-
 static void keep_header(Call *call, Str name, Str value) {
   static const char *const kept[] = {"location", "link", "retry-after", "idempotent-replayed"};
   Arena *arena = call->request->arena;
@@ -174,9 +166,9 @@ static size_t on_header(char *bytes, size_t size, size_t count, void *arg) {
     call->has_head = false;
     return size * count;
   }
-  call->has_head |= trim(value).n == 0;
+  call->has_head |= http_trim(value).n == 0;
   Str name = str_cut(&value, ':');
-  value = trim(value);
+  value = http_trim(value);
   bool is_trailer = call->body.n > 0;
   if (value.p && value.n <= HEADER_VALUE_MOST && !is_trailer)
     keep_header(call, name, value);

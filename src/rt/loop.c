@@ -103,6 +103,10 @@ void loop_stop(void) {
   uv_stop(&loop.uv);
 }
 
+void loop_resume(void) {
+  loop.stopped = false;
+}
+
 static int64_t clock_ns(clockid_t clock) {
   struct timespec now;
   clock_gettime(clock, &now);

@@ -13,6 +13,7 @@ void loop_init(void);            /* once per process, after fork */
 struct uv_loop_s *loop_uv(void); /* for the files of rt/ that wrap a library */
 void loop_run(void);             /* until loop_stop */
 void loop_stop(void);
+void loop_resume(void);     /* takes an earlier stop back, for another loop_run */
 int64_t loop_now_us(void);  /* CLOCK_MONOTONIC, microseconds; for deadlines, never for what is stored */
 int64_t loop_unix_ms(void); /* CLOCK_REALTIME, milliseconds; for what people read */
 

@@ -1,6 +1,10 @@
 /* Problem details as JSON. */
 #include "rt/problem.h"
 
+#include "rt/json.h"
+
+#define TEXT_MAX 300
+
 static void member(Buf *b, const char *name, Str value) {
   if (!value.p)
     return;
@@ -26,4 +30,20 @@ void problem_reply(Arena *arena, const Problem *problem, HttpReply *reply) {
   *reply = (HttpReply){.status = info->status, .content_type = "application/problem+json", .body = buf_view(&b)};
   if (info->retry)
     http_reply_header(reply, STR("retry-after"), STR("1"));
+}
+
+static Str text_member(const JsonValue *problem, Str name) {
+  const JsonValue *v = json_get(problem, name);
+  return v && v->type == JSON_STRING ? v->text : (Str){0};
+}
+
+Str problem_text(Arena *arena, Str body) {
+  JsonValue *problem = NULL;
+  Str text = {0};
+  if (json_parse(arena, body, &problem, NULL) == 0) {
+    text = text_member(problem, STR("detail"));
+    if (!text.p)
+      text = text_member(problem, STR("title"));
+  }
+  return text.p ? text : (Str){body.p, body.n < TEXT_MAX ? body.n : TEXT_MAX};
 }

@@ -14,5 +14,7 @@ typedef struct Problem {
 
 /* Makes reply the answer for it. Where asking again can help it carries Retry-After. */
 void problem_reply(Arena *arena, const Problem *problem, HttpReply *reply);
+/* What an error answer of a service says to people: a problem's detail, else its title, else the body's beginning. */
+Str problem_text(Arena *arena, Str body);
 
 #endif

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -19,31 +20,36 @@ static struct {
   int count;
 } process;
 
-static double resident_bytes(pid_t pid) {
-  char path[64];
-  long pages = 0;
-  snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
+/* Field n, from 0, of a one-line file of numbers in /proc/pid, counted behind the last ')' when there is one: the
+ * program's name stands in parentheses and may hold anything. Negative when there is no such process any more. */
+static double proc_field(pid_t pid, const char *file, int n) {
+  char path[64], text[1024];
+  snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, file);
   FILE *f = fopen(path, "re");
   if (!f)
-    return 0;
-  if (fscanf(f, "%*d %ld", &pages) != 1)
-    pages = 0;
+    return -1;
+  size_t length = fread(text, 1, sizeof(text) - 1, f);
   fclose(f);
-  return (double)pages * (double)sysconf(_SC_PAGESIZE);
+  text[length] = '\0';
+  const char *name_end = strrchr(text, ')');
+  const char *at = name_end ? name_end + 1 : text;
+  at += strspn(at, " ");
+  for (; n > 0; n--) {
+    at += strcspn(at, " ");
+    at += strspn(at, " ");
+  }
+  return *at ? strtod(at, NULL) : -1;
+}
+
+static double resident_bytes(pid_t pid) {
+  double pages = proc_field(pid, "statm", 1);
+  return pages < 0 ? 0 : pages * (double)sysconf(_SC_PAGESIZE);
 }
 
 /* Negative when there is no such process any more. */
 static double cpu_seconds(pid_t pid) {
-  char path[64];
-  unsigned long user, kernel;
-  snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-  FILE *f = fopen(path, "re");
-  if (!f)
-    return -1;
-  /* proc(5): fields 14 and 15, behind the program's name in parentheses (ours has none inside) */
-  int n = fscanf(f, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &kernel);
-  fclose(f);
-  return n == 2 ? (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK) : -1;
+  double user = proc_field(pid, "stat", 11), kernel = proc_field(pid, "stat", 12);
+  return user < 0 || kernel < 0 ? -1 : (user + kernel) / (double)sysconf(_SC_CLK_TCK);
 }
 
 static double open_files(pid_t pid) {

@@ -3,6 +3,7 @@
 #include "rt/http.h"
 #include "rt/loop.h"
 #include "rt/metrics.h"
+#include "rt/problem.h"
 #include "rt/random.h"
 #include "saga/run.h"
 
@@ -76,8 +77,8 @@ static int64_t backoff_us(int attempts) {
 static Str reason_of(SagaRun *run, const SagaStepRun *step, Str body) {
   if (!step->status)
     return STR("no answer within the time allowed");
-  Str shown = {body.p, body.n < 500 ? body.n : 500};
-  return arena_printf(run->arena, "%d %.*s", step->status, STR_FMT(shown));
+  Str text = problem_text(run->arena, body);
+  return arena_printf(run->arena, "%d: %.*s", step->status, STR_FMT(text));
 }
 
 static void step_failed(SagaRun *run, int i, SagaStepState state, Str body) {

@@ -1,5 +1,5 @@
 /* Payment: what was paid for an order. A saga's payment that names a wallet takes the money through Billing. */
-#include "rt/json.h"
+#include "rt/problem.h"
 #include "rt/random.h"
 #include "rt/req.h"
 #include "services/services.h"
@@ -78,14 +78,6 @@ static int remove_payment(Req *req, void *in) {
   return req_touch(req, DB_STMT(&delete_payment, V_UUID(id)));
 }
 
-static Str problem_detail(Req *req, const HttpReply *reply) {
-  JsonValue *problem = NULL;
-  const JsonValue *detail = NULL;
-  if (json_parse(req->arena, reply->body, &problem, NULL) == 0)
-    detail = json_get(problem, STR("detail"));
-  return detail && detail->type == JSON_STRING ? detail->text : STR("Billing said no");
-}
-
 /* PUT /billing/step/{saga}/{operation}: 0 when done, E_REFUSED with Billing's reason, or an error worth a retry. */
 static int call_billing(Req *req, Uuid saga, const char *operation, const Step *step) {
   char id[UUID_TEXT], account[UUID_TEXT], sum[MONEY_TEXT];
@@ -105,7 +97,7 @@ static int call_billing(Req *req, Uuid saga, const char *operation, const Step *
     return 0;
   if (reply.status < 400 || reply.status >= 500 || reply.status == 425 || reply.status == 429)
     return fail(req, E_UNAVAILABLE, NULL, "Billing answered %d", reply.status);
-  Str detail = problem_detail(req, &reply);
+  Str detail = problem_text(req->arena, reply.body);
   return fail(req, E_REFUSED, NULL, "%.*s", STR_FMT(detail));
 }
 

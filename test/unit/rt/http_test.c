@@ -21,6 +21,15 @@ TEST(headers_are_found_by_name) {
   CHECK(http_header(&r, STR("accep")).p == NULL);
 }
 
+TEST(tokens_of_a_list) {
+  CHECK_STR(http_trim(STR(" \t a b \r\n")), "a b");
+  CHECK_STR(http_trim(STR(" ")), "");
+  CHECK(http_has_token(STR("wait=10, Respond-Async"), STR("respond-async")));
+  CHECK(http_has_token(STR("respond-async"), STR("respond-async")));
+  CHECK(!http_has_token(STR("no-respond-async,"), STR("respond-async")));
+  CHECK(!http_has_token((Str){0}, STR("respond-async")));
+}
+
 TEST(query_values) {
   SCOPED_ARENA a = arena_new();
   CHECK_STR(query(a, "page_size=10&page_token=7", STR("page_token")), "7");

@@ -74,9 +74,9 @@ TEST(a_logstash_line) {
 TEST(the_context_of_the_fiber_is_added) {
   FiberContext *context = fiber_context();
   capture(LOG_LOGSTASH, LOG_INFO);
-  strcpy(context->trace_id, "0af7651916cd43dd8448eb211c80319c");
+  memcpy(context->trace_id, "0af7651916cd43dd8448eb211c80319c", 33);
   LOG(INFO, "a", "traced");
-  strcpy(context->saga_id, "0190a2b4-0000-7000-8000-000000000001");
+  memcpy(context->saga_id, "0190a2b4-0000-7000-8000-000000000001", 37);
   LOG(INFO, "a", "both");
   *context = (FiberContext){0};
   const char *text = finish();

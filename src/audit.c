@@ -1,0 +1,196 @@
+/* The audit: each rule that one database can answer for itself is a SELECT of its violations; notifications are held
+ * against the history they tell of; what concerns orders is in audit_orders.c. */
+#include "audit.h"
+
+#include "audit_orders.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+/* Selects one text for each violation. */
+typedef struct Check {
+  int rule, source;
+  bool in_flight; /* what it finds may only be unfinished */
+  const char *select;
+} Check;
+
+#define SAGAS_IN_FLIGHT(schema)                                                                                        \
+  "SELECT format('saga %s (%s) is in flight: %s since %s', id, type, state, created_at) FROM " schema                  \
+  ".saga WHERE due_at IS NOT NULL ORDER BY id"
+
+/* Of the history: the sign with which an operation changes its wallet. */
+#define SIGN                                                                                                           \
+  "CASE WHEN status <> 'SUCCESS' THEN 0 WHEN type_operation = 'BUY' THEN -1 "                                          \
+  "WHEN type_operation IN ('CREATE', 'REFILL', 'REFUND') THEN 1 END"
+
+static const Check checks[] = {
+    {AUDIT_NOTE, AUDIT_NOTIFICATION, false,
+     "SELECT format('dead letter at %s: %s: %s', to_json(position), reason, to_json(left(payload, 200))) "
+     "FROM notification.dead_letters ORDER BY created_at, position"},
+    {1, AUDIT_ORDER, true, SAGAS_IN_FLIGHT("\"order\"")},
+    {1, AUDIT_USER, true, SAGAS_IN_FLIGHT("\"user\"")},
+    {1, AUDIT_USER, true,
+     "SELECT format('user %s is not registered, and no saga of its is in flight', id) FROM \"user\".users u "
+     "WHERE NOT registered AND NOT EXISTS (SELECT FROM \"user\".saga s WHERE s.id = u.id AND due_at IS NOT NULL) "
+     "ORDER BY id"},
+    /* The history does not name the saga, so its rows are counted by wallet and sum: a purchase that still stands is
+     * there for every step TAKEN, and a refund gave back a purchase of a step CANCELED. */
+    {3, AUDIT_BILLING, false,
+     "SELECT format('wallet %s, purchases of %s: %s bought and %s refunded, but the sagas'' steps are %s TAKEN and %s "
+     "CANCELED', billing_id, sum, bought, refunded, taken, canceled) FROM "
+     "(SELECT billing_id, sum, coalesce(bought, 0) AS bought, coalesce(refunded, 0) AS refunded, "
+     "    coalesce(taken, 0) AS taken, coalesce(canceled, 0) AS canceled FROM "
+     "  (SELECT billing_id, sum, count(*) FILTER (WHERE type_operation = 'BUY') AS bought, "
+     "      count(*) FILTER (WHERE type_operation = 'REFUND') AS refunded FROM billing.history_billings "
+     "    WHERE status = 'SUCCESS' AND type_operation IN ('BUY', 'REFUND') GROUP BY billing_id, sum) h FULL JOIN "
+     "  (SELECT billing_id, sum, count(*) FILTER (WHERE state = 'TAKEN') AS taken, "
+     "      count(*) FILTER (WHERE state = 'CANCELED') AS canceled FROM billing.step "
+     "    WHERE state IN ('TAKEN', 'CANCELED') GROUP BY billing_id, sum) s USING (billing_id, sum)) counted "
+     "WHERE refunded > bought OR refunded > canceled OR taken > bought - refunded ORDER BY billing_id, sum"},
+    {4, AUDIT_WAREHOUSE, false,
+     "SELECT format('stock of %s: expected %s reserved by its reservations, found %s, and %s available', "
+     "  to_json(item), coalesce(amount, 0), coalesce(reserved::text, 'no record'), coalesce(available::text, 'none')) "
+     "FROM warehouse.stock s FULL JOIN (SELECT item, sum(amount) AS amount FROM warehouse.reservations "
+     "  WHERE status = 'RESERVED' AND from_stock GROUP BY item) r USING (item) "
+     "WHERE reserved IS DISTINCT FROM coalesce(amount, 0) OR available < 0 ORDER BY item"},
+    {4, AUDIT_DELIVERY, false,
+     "SELECT format('slot of %s: expected %s taken by its deliveries, found %s, with a capacity of %s', "
+     "  to_char(time_delivery, 'YYYY-MM-DD\"T\"HH24:MI:SS'), coalesce(places, 0), coalesce(taken::text, 'no record'), "
+     "  coalesce(capacity::text, 'none')) "
+     "FROM delivery.slots s FULL JOIN (SELECT time_delivery, count(*) AS places FROM delivery.deliveries "
+     "  WHERE status = 'SCHEDULED' AND in_slot GROUP BY time_delivery) d USING (time_delivery) "
+     "WHERE taken IS DISTINCT FROM coalesce(places, 0) OR taken > capacity ORDER BY time_delivery"},
+    {5, AUDIT_BILLING, false,
+     "SELECT format('wallet %s: expected %s by its history with %s CREATE, found %s', id, coalesce(total, 0), "
+     "  coalesce(created, 0), wallet) FROM billing.accounts LEFT JOIN "
+     "(SELECT billing_id, sum(sum * " SIGN ") AS total, count(*) FILTER (WHERE type_operation = 'CREATE') AS created "
+     "  FROM billing.history_billings WHERE status = 'SUCCESS' GROUP BY billing_id) h ON billing_id = id "
+     "WHERE wallet < 0 OR wallet IS DISTINCT FROM total OR created IS DISTINCT FROM 1 ORDER BY id"},
+    {5, AUDIT_BILLING, false,
+     "SELECT format('history row %s of wallet %s: %s of %s was a %s, from %s to %s', id, billing_id, type_operation, "
+     "  sum, status, last_value_wallet, current_value_wallet) FROM billing.history_billings "
+     "WHERE current_value_wallet IS DISTINCT FROM last_value_wallet + sum * " SIGN
+     " OR last_value_wallet < 0 OR current_value_wallet < 0 OR sum < 0 ORDER BY id"},
+};
+enum { CHECKS = sizeof(checks) / sizeof(checks[0]) };
+
+static int run_check(const Check *check, AuditStream *found, AuditSource *sources, AuditReport *report) {
+  TRY(audit_stream_open(found, &sources[check->source], check->select));
+  for (;;) {
+    int more = audit_stream_next(found);
+    if (more <= 0)
+      return more;
+    audit_violation(report, check->rule, "%.*s", STR_FMT(audit_stream_cell(found, 0)));
+    report->in_flight += check->in_flight;
+  }
+}
+
+static int run_checks(AuditSource *sources, AuditReport *report) {
+  for (int i = 0; i < CHECKS; i++) {
+    AuditStream found;
+    int rc = run_check(&checks[i], &found, sources, report);
+    audit_stream_close(&found);
+    TRY(rc);
+  }
+  return 0;
+}
+
+static void report_unmatched(AuditReport *report, const AuditStream *rows, const AuditStream *told, int order) {
+  if (order < 0)
+    audit_violation(report, 6, "history row %.*s (%.*s of wallet %.*s): expected 1 notification, found none",
+                    STR_FMT(audit_stream_cell(rows, 0)), STR_FMT(audit_stream_cell(rows, 1)),
+                    STR_FMT(audit_stream_cell(rows, 2)));
+  else if (order > 0)
+    audit_violation(report, 6, "notification %.*s: expected history row %.*s, found none",
+                    STR_FMT(audit_stream_cell(told, 1)), STR_FMT(audit_stream_cell(told, 0)));
+}
+
+/* Both come in the order of the history's ids; one that has ended stands behind all. */
+static int match_notifications(AuditReport *report, AuditStream *rows, AuditStream *told) {
+  TRY(audit_stream_next(rows));
+  TRY(audit_stream_next(told));
+  while (!rows->ended || !told->ended) {
+    int order = rows->ended ? 1 : -1;
+    if (!rows->ended && !told->ended)
+      order = audit_id_cmp(audit_stream_cell(rows, 0), audit_stream_cell(told, 0));
+    report_unmatched(report, rows, told, order);
+    report->history += order <= 0;
+    if (order <= 0)
+      TRY(audit_stream_next(rows));
+    if (order >= 0)
+      TRY(audit_stream_next(told));
+  }
+  return 0;
+}
+
+static int audit_notifications(AuditSource *sources, AuditReport *report) {
+  AuditStream rows, told = {0};
+  int rc = audit_stream_open(&rows, &sources[AUDIT_BILLING],
+                             "SELECT id, type_operation, billing_id FROM billing.history_billings ORDER BY id");
+  if (rc == 0)
+    rc = audit_stream_open(&told, &sources[AUDIT_NOTIFICATION],
+                           "SELECT history_id, id FROM notification.notifications ORDER BY history_id");
+  if (rc == 0)
+    rc = match_notifications(report, &rows, &told);
+  audit_stream_close(&rows);
+  audit_stream_close(&told);
+  return rc;
+}
+
+static int count_wallets(AuditSource *sources, AuditReport *report) {
+  SCOPED_ARENA arena = arena_new();
+  DbResult found;
+  TRY(audit_query(&sources[AUDIT_BILLING], "SELECT count(*) FROM billing.accounts", arena, &found));
+  return str_to_int(db_cell(&found, 0, 0), &report->wallets);
+}
+
+static int audit_all(AuditSource *sources, AuditReport *report) {
+  for (int i = 0; i < AUDIT_SOURCES; i++)
+    TRY(audit_source_open(&sources[i]));
+  TRY(run_checks(sources, report));
+  TRY(audit_orders(sources, report));
+  TRY(count_wallets(sources, report));
+  return audit_notifications(sources, report);
+}
+
+/* Returns how many violations there are. */
+static int64_t print_summary(const AuditReport *report) {
+  int64_t violations = 0;
+  for (int rule = AUDIT_NOTE; rule <= AUDIT_RULES; rule++) {
+    if (report->violations[rule] > AUDIT_SHOWN)
+      printf("%s: %" PRId64 " in all, the first %d are shown\n", audit_rule_name(rule), report->violations[rule],
+             AUDIT_SHOWN);
+    violations += rule == AUDIT_NOTE ? 0 : report->violations[rule];
+  }
+  if (report->left_out)
+    printf("audit: %" PRId64 " orders of sagas were changed or deleted by clients and are not judged\n",
+           report->left_out);
+  if (report->in_flight)
+    printf("audit: something is in flight; what is found may only be unfinished\n");
+  printf("audit: %" PRId64 " orders, %" PRId64 " wallets, %" PRId64 " history rows checked: ", report->orders,
+         report->wallets, report->history);
+  if (violations)
+    printf("%" PRId64 " violation%s\n", violations, violations == 1 ? "" : "s");
+  else
+    printf("clean\n");
+  return violations;
+}
+
+int audit_run(const AuditDatabases *databases) {
+  AuditReport report = {0};
+  AuditSource sources[AUDIT_SOURCES] = {
+      [AUDIT_ORDER] = {.service = "order", .dsn = databases->order},
+      [AUDIT_PAYMENT] = {.service = "payment", .dsn = databases->payment},
+      [AUDIT_WAREHOUSE] = {.service = "warehouse", .dsn = databases->warehouse},
+      [AUDIT_DELIVERY] = {.service = "delivery", .dsn = databases->delivery},
+      [AUDIT_USER] = {.service = "user", .dsn = databases->user},
+      [AUDIT_BILLING] = {.service = "billing", .dsn = databases->billing},
+      [AUDIT_NOTIFICATION] = {.service = "notification", .dsn = databases->notification},
+  };
+  int rc = audit_all(sources, &report);
+  for (int i = 0; i < AUDIT_SOURCES; i++)
+    audit_source_close(&sources[i]);
+  if (rc < 0)
+    return 1;
+  return print_summary(&report) ? 1 : 0;
+}

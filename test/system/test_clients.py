@@ -1,0 +1,150 @@
+"""Clients that are slow, many, or gone: each costs the shop a bounded time, and what they began is finished."""
+
+import concurrent.futures
+import contextlib
+import socket
+import struct
+import time
+
+import pytest
+
+from harness.check import ok, problem
+from harness.client import encode, read_answer
+from harness.goods import line, payment, saga, set_stock, stock, wallet, new_account
+from harness.server import SLOWER
+from harness.shop import OneShop, opened
+from harness.wait import wait_for
+
+IDLE_SECONDS = 1
+REQUEST_SECONDS = 2
+
+
+@pytest.fixture(scope="module")
+def shop():
+    """Its patience is short, so that the tests need little."""
+    with opened(OneShop(IDLE_TIMEOUT=f"{IDLE_SECONDS}s", REQUEST_TIMEOUT=f"{REQUEST_SECONDS}s", MAX_IN_FLIGHT=16,
+                        WORKERS=1)) as one:
+        yield one
+        one.stop()
+
+
+def closed_within(connection, seconds):
+    connection.settimeout(seconds)
+    began = time.monotonic()
+    try:
+        while connection.recv(65536):
+            pass
+    except ConnectionResetError:
+        pass
+    return time.monotonic() - began
+
+
+def drip(connection, data, seconds):
+    """Sends a byte now and then, until the other side has had enough. Returns whether it had."""
+    deadline = time.monotonic() + seconds
+    connection.settimeout(0.05)
+    for byte in data:
+        if time.monotonic() > deadline:
+            return False
+        try:
+            connection.sendall(bytes([byte]))
+            if connection.recv(4096) == b"":
+                return True
+        except socket.timeout:
+            continue
+        except OSError:
+            return True
+    return False
+
+
+def test_silent_client_is_cut(shop):
+    with shop.connect() as connection:
+        assert closed_within(connection, 5 * IDLE_SECONDS) < 4 * IDLE_SECONDS
+
+
+@pytest.mark.parametrize("data", [
+    b"POST /payment/payment HTTP/1.1\r\nX: " + b"a" * 1000,
+    b"POST /payment/payment HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + b" " * 1000,
+    b"POST /payment/payment HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 200,
+], ids=["head", "body", "chunks"])
+def test_slow_sender_is_cut(shop, data):
+    """A byte at a time is a connection held for ever, if each byte is allowed to buy more time."""
+    before = shop.digest()
+    with shop.connect() as connection:
+        assert drip(connection, data, 5 * IDLE_SECONDS)
+    assert shop.digest() == before
+
+
+def test_others_are_served_beside_slow_senders(shop):
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            connection = stack.enter_context(shop.connect())
+            connection.sendall(b"POST /payment/payment HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        ok(shop.post("/payment/payment", payment()))
+
+
+def test_client_that_does_not_read_its_answers(shop):
+    request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+    with shop.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(0.5)
+        with contextlib.suppress(OSError):
+            for _ in range(2000):
+                connection.sendall(request)
+        ok(shop.get("/health"))
+
+
+def test_saga_of_a_client_that_vanished_is_finished(shop):
+    item, account = set_stock(shop, 5), new_account(shop, 100)
+    body = encode(saga([line(item, 2, 10)], account=account))
+    for _ in range(2):
+        with shop.connect() as connection:
+            connection.sendall(b"POST /order/order/saga HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    made = 'SELECT count(*) FROM "order".contents WHERE item = %s'
+    with contextlib.suppress(AssertionError):  # a reset may overtake the request: then nothing was asked
+        wait_for("the orders", lambda: shop.value("order", made, item) == 2, 1)
+    shop.settle()
+    count = shop.value("order", made, item)
+    assert stock(shop, item) == (5 - 2 * count, 2 * count)
+    assert wallet(shop, account) == 100 - 20 * count
+
+
+def locked(shop, account):
+    """Whoever wants this account has to wait."""
+    db = shop.cluster.connect(shop.database("billing"))
+    db.autocommit = False
+    with db.cursor() as cursor:
+        cursor.execute("SELECT FROM billing.accounts WHERE id = %s FOR UPDATE", (account,))
+    return contextlib.closing(db)
+
+
+def test_a_request_has_a_deadline(shop):
+    account = new_account(shop, 10)
+    with locked(shop, account):
+        began = time.monotonic()
+        answer = shop.put(f"/billing/billing/{account}/1")
+        took = time.monotonic() - began
+    assert answer.status in (503, 504), answer
+    problem(answer, answer.status)
+    assert int(answer.headers["retry-after"]) >= 0
+    assert took < REQUEST_SECONDS + 2 * SLOWER
+
+
+def test_too_many_at_once_are_told_to_come_again(shop):
+    account = new_account(shop, 1000)
+    with locked(shop, account), concurrent.futures.ThreadPoolExecutor(40) as pool:
+        answers = list(pool.map(lambda _: shop.put(f"/billing/billing/{account}/1"), range(40)))
+    busy = [answer for answer in answers if answer.status == 503]
+    assert busy, answers
+    for answer in busy:
+        problem(answer, 503)
+        assert int(answer.headers["retry-after"]) >= 0
+    ok(shop.get("/health"))
+
+
+def test_answers_after_all_this(shop):
+    with shop.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_answer(connection).status == 200
+    shop.assert_sound()

@@ -1,0 +1,223 @@
+/* Fibers on a real loop: waits, deadlines, wakes, cancellation, semaphores, the limit, and many switches. */
+#include "rt/fiber.h"
+
+#include "rt/loop.h"
+#include "unit/unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static struct {
+  Fiber *fiber;
+  int rc, counter;
+  int64_t waited_us;
+  double sum;
+  Str order;
+  char log[64];
+} seen;
+
+static void stop(void *arg) {
+  (void)arg;
+  loop_stop();
+}
+
+/* Runs fn in a fiber on a loop of its own until something calls loop_stop. */
+static void run(FiberFn *fn, void *arg) {
+  static bool begun;
+  if (!begun)
+    loop_init();
+  begun = true;
+  memset(&seen, 0, sizeof(seen));
+  loop_resume();
+  CHECK(fiber_start("test", fn, arg) != NULL);
+  loop_run();
+}
+
+static void wait_for_nobody(void *arg) {
+  (void)arg;
+  int64_t began = loop_now_us();
+  seen.rc = fiber_wait("nobody", began + 30000);
+  seen.waited_us = loop_now_us() - began;
+  loop_stop();
+}
+
+TEST(a_wait_ends_at_its_deadline) {
+  run(wait_for_nobody, NULL);
+  CHECK_INT(seen.rc, E_TIMEOUT);
+  CHECK(seen.waited_us >= 30000);
+  CHECK(seen.waited_us < 3000000);
+}
+
+static void waits(void *arg) {
+  (void)arg;
+  seen.fiber = fiber_current();
+  seen.rc = fiber_wait("wake", loop_now_us() + 10000000);
+  loop_stop();
+}
+
+static void wakes(void *arg) {
+  (void)arg;
+  CHECK(fiber_start("waits", waits, NULL) != NULL);
+  fiber_yield();
+  fiber_wake(seen.fiber);
+}
+
+TEST(a_wake_ends_a_wait) {
+  seen.rc = -1;
+  run(wakes, NULL);
+  CHECK_INT(seen.rc, 0);
+}
+
+static void wakes_itself_first(void *arg) {
+  (void)arg;
+  fiber_wake(fiber_current());
+  seen.rc = fiber_wait("remembered", loop_now_us() + 10000000);
+  loop_stop();
+}
+
+TEST(a_wake_before_the_wait_is_remembered) {
+  run(wakes_itself_first, NULL);
+  CHECK_INT(seen.rc, 0);
+}
+
+static void cancels(void *arg) {
+  (void)arg;
+  CHECK(fiber_start("waits", waits, NULL) != NULL);
+  fiber_yield();
+  fiber_cancel(seen.fiber);
+}
+
+TEST(a_cancelled_wait_says_so) {
+  run(cancels, NULL);
+  CHECK_INT(seen.rc, E_CANCELED);
+}
+
+static void sleeps(void *arg) {
+  int ms = *(const int *)arg;
+  CHECK_INT(fiber_sleep(ms * 1000), 0);
+  seen.log[strlen(seen.log)] = (char)('a' + ms / 10);
+  if (strlen(seen.log) == 5)
+    loop_stop();
+}
+
+static void starts_sleepers(void *arg) {
+  (void)arg;
+  static const int ms[] = {40, 10, 30, 50, 20};
+  for (int i = 0; i < 5; i++)
+    CHECK(fiber_start("sleeps", sleeps, (void *)(uintptr_t)&ms[i]) != NULL);
+}
+
+TEST(sleepers_wake_in_the_order_of_their_deadlines) {
+  run(starts_sleepers, NULL);
+  CHECK_STR(seen.log, "bcdef");
+}
+
+static Semaphore semaphore;
+
+static void holds(void *arg) {
+  (void)arg;
+  CHECK_INT(semaphore_acquire(&semaphore, "test", FIBER_FOREVER), 0);
+  seen.counter++;
+  CHECK(seen.counter <= 2);
+  CHECK_INT(fiber_sleep(2000), 0);
+  seen.counter--;
+  semaphore_release(&semaphore);
+  if (++seen.rc == 10)
+    loop_stop();
+}
+
+static void starts_holders(void *arg) {
+  (void)arg;
+  semaphore = (Semaphore){.free = 2};
+  for (int i = 0; i < 10; i++)
+    CHECK(fiber_start("holds", holds, NULL) != NULL);
+}
+
+TEST(a_semaphore_lets_in_as_many_as_it_has) {
+  run(starts_holders, NULL);
+  CHECK_INT(seen.rc, 10);
+  CHECK_INT(semaphore.free, 2);
+}
+
+static void gives_up(void *arg) {
+  (void)arg;
+  semaphore = (Semaphore){.free = 0};
+  seen.rc = semaphore_acquire(&semaphore, "test", loop_now_us() + 5000);
+  semaphore_release(&semaphore);
+  CHECK_INT(semaphore_acquire(&semaphore, "test", loop_now_us() + 5000), 0);
+  loop_stop();
+}
+
+TEST(who_gave_up_on_a_semaphore_does_not_get_it_later) {
+  run(gives_up, NULL);
+  CHECK_INT(seen.rc, E_TIMEOUT);
+  CHECK(semaphore.first == NULL);
+}
+
+static void adds(void *arg) {
+  double step = *(const double *)arg;
+  for (int i = 0; i < 20000; i++) {
+    seen.sum += step; /* floating point state must survive the switch */
+    fiber_yield();
+  }
+  if (++seen.counter == 8)
+    loop_stop();
+}
+
+static void starts_adders(void *arg) {
+  (void)arg;
+  static const double steps[8] = {0.5, 0.25, 1, 2, 4, 8, 16, 32};
+  for (int i = 0; i < 8; i++)
+    CHECK(fiber_start("adds", adds, (void *)(uintptr_t)&steps[i]) != NULL);
+}
+
+TEST(state_survives_many_switches) {
+  run(starts_adders, NULL);
+  CHECK(seen.sum == 20000 * 63.75);
+}
+
+static void uses_stack(void *arg) {
+  (void)arg;
+  volatile char area[FIBER_STACK * 3 / 4];
+  for (size_t i = 0; i < sizeof(area); i += 512)
+    area[i] = (char)i;
+  fiber_yield();
+  CHECK_INT(area[1024], 0);
+  loop_stop();
+}
+
+TEST(a_fiber_may_use_most_of_its_stack) {
+  run(uses_stack, NULL);
+}
+
+static void reaches_limit(void *arg) {
+  (void)arg;
+  fiber_limit(fiber_count() + 2);
+  CHECK(fiber_start("one", stop, NULL) != NULL);
+  CHECK(fiber_start("two", stop, NULL) != NULL);
+  CHECK(fiber_start("three", stop, NULL) == NULL);
+  fiber_limit(4096);
+}
+
+TEST(beyond_the_limit_no_fiber_starts) {
+  run(reaches_limit, NULL);
+}
+
+static void inherits(void *arg) {
+  (void)arg;
+  seen.order = str_from(strdup(fiber_context()->saga_id));
+  loop_stop();
+}
+
+static void has_context(void *arg) {
+  (void)arg;
+  memcpy(fiber_context()->saga_id, "a saga", sizeof("a saga"));
+  CHECK(fiber_start("inherits", inherits, NULL) != NULL);
+}
+
+TEST(a_fiber_inherits_the_context_of_who_started_it) {
+  run(has_context, NULL);
+  CHECK_STR(seen.order, "a saga");
+  free((char *)(uintptr_t)seen.order.p);
+  CHECK_STR(fiber_context()->saga_id, "");
+}
