@@ -19,8 +19,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SLOT "billing_cdc"
-
 static const ServiceDef *const shop[] = {&order_service, &payment_service, &warehouse_service,   &delivery_service,
                                          &user_service,  &billing_service, &notification_service};
 enum { ORDER, PAYMENT, WAREHOUSE, DELIVERY, USER, BILLING, NOTIFICATION, SHOP };
@@ -123,7 +121,7 @@ static int migrate(int argc, char **argv) {
       return 1;
   SCOPED_ARENA arena = arena_new();
   Str error;
-  if (conf.selected[BILLING] && wal_slot_create(dsn_of(BILLING), SLOT, arena, &error) < 0) {
+  if (conf.selected[BILLING] && wal_slot_create(dsn_of(BILLING), NOTIFICATION_SLOT, arena, &error) < 0) {
     fprintf(stderr, "skald: no replication slot for Billing's events: %.*s\n", STR_FMT(error));
     return 1;
   }
@@ -168,6 +166,7 @@ static void start(void *arg) {
 }
 
 static void run_worker(int worker) {
+  log_worker(worker);
   metrics_worker(worker);
   random_after_fork();
   loop_init();

@@ -103,14 +103,6 @@ static void handle(void *arg) {
   give_arena(x->request.arena);
 }
 
-static Str trim(Str s) {
-  while (s.n && (s.p[0] == ' ' || s.p[0] == '\t'))
-    s = (Str){s.p + 1, s.n - 1};
-  while (s.n && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t' || s.p[s.n - 1] == '\r'))
-    s.n--;
-  return s;
-}
-
 /* h2o takes these fields out of req->headers, so the head itself is read: how long a body is must be said exactly once
  * (RFC 9112 §6.3), or two readers of the same bytes could see different requests. */
 static bool is_ambiguous(h2o_req_t *req) {
@@ -118,16 +110,16 @@ static bool is_ambiguous(h2o_req_t *req) {
   Str rest = {input->bytes, input->size};
   int lengths = 0, encodings = 0;
   bool bad = false;
-  for (Str line = str_cut(&rest, '\n'); rest.p && trim(line).n > 0; line = str_cut(&rest, '\n')) {
+  for (Str line = str_cut(&rest, '\n'); rest.p && http_trim(line).n > 0; line = str_cut(&rest, '\n')) {
     Str value = line;
     Str name = str_cut(&value, ':');
     if (str_eq_nocase(name, STR("content-length"))) {
       int64_t n;
       lengths++;
-      bad |= str_to_int(trim(value), &n) < 0 || n < 0;
+      bad |= str_to_int(http_trim(value), &n) < 0 || n < 0;
     } else if (str_eq_nocase(name, STR("transfer-encoding"))) {
       encodings++;
-      bad |= !str_eq_nocase(trim(value), STR("chunked"));
+      bad |= !str_eq_nocase(http_trim(value), STR("chunked"));
     }
   }
   return bad || lengths + encodings > 1;

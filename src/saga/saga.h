@@ -22,7 +22,8 @@ typedef enum SagaStepKind {
   SAGA_RETRIABLE,     /* after the pivot: asked again until it succeeds */
 } SagaStepKind;
 
-typedef struct SagaCall { /* one request to a participant */
+typedef struct SagaCall { /* one request to a participant, made in the arena it comes with */
+  Arena *arena;
   const char *service, *method;
   Str path, body;
 } SagaCall;

@@ -11,6 +11,7 @@
 
 #define BACKOFF_FIRST_US 20000
 #define BACKOFF_MOST_US  5000000
+#define ATTEMPTS_KEPT    4
 
 typedef enum CallOutcome { CALL_DONE, CALL_REFUSED, CALL_UNKNOWN } CallOutcome;
 
@@ -40,15 +41,15 @@ static Semaphore *target_of(SagaEngine *e, const char *service) {
   return &e->targets[e->target_count++].slots;
 }
 
-/* One attempt. The call is built anew each time: it costs little, and nothing of a failed attempt can leak into it. */
-static CallOutcome attempt(SagaRun *run, int step, bool back, int64_t deadline_us, HttpReply *reply) {
+/* One attempt, everything of it in the arena: it is built anew each time, which costs little. */
+static CallOutcome attempt(SagaRun *run, Arena *arena, int step, bool back, int64_t deadline_us, HttpReply *reply) {
   const SagaStep *s = &run->type->steps[step];
-  SagaCall call = {.method = "PUT"};
+  SagaCall call = {.arena = arena, .method = "PUT"};
   int rc = back ? s->compensate(run, &call) : s->forward(run, &call);
   if (rc < 0)
     return CALL_REFUSED;
-  HttpRequest *request = ARENA_NEW(run->arena, HttpRequest);
-  request->arena = run->arena;
+  HttpRequest *request = ARENA_NEW(arena, HttpRequest);
+  request->arena = arena;
   request->method = str_from(call.method);
   request->path = call.path;
   request->body = call.body;
@@ -89,17 +90,30 @@ static void step_failed(SagaRun *run, int i, SagaStepState state, Str body) {
   run->reason = reason_of(run, &run->steps[i], body);
 }
 
+/* The first attempts live with the run, whose answer they mostly are; a long siege of a dead participant must not grow
+ * it. */
+static Arena *attempt_arena(SagaRun *run, int attempts, Arena **scratch) {
+  if (attempts < ATTEMPTS_KEPT)
+    return run->arena;
+  if (!*scratch)
+    *scratch = arena_new();
+  arena_reset(*scratch);
+  return *scratch;
+}
+
 static int step_forward(SagaRun *run, int i) {
   const SagaStep *s = &run->type->steps[i];
+  Arena *scratch __attribute__((cleanup(arena_cleanup))) = NULL;
   int64_t began = loop_now_us();
   int64_t deadline = s->kind == SAGA_RETRIABLE ? FIBER_FOREVER : began + s->timeout_us;
   SagaStepRun *step = &run->steps[i];
   for (;;) {
     HttpReply reply;
-    CallOutcome outcome = attempt(run, i, false, deadline, &reply);
+    Arena *arena = attempt_arena(run, step->attempts, &scratch);
+    CallOutcome outcome = attempt(run, arena, i, false, deadline, &reply);
     step->took_us = loop_now_us() - began;
     if (outcome == CALL_DONE) {
-      step->answer = reply.body;
+      step->answer = scratch ? arena_str(run->arena, reply.body) : reply.body;
       step->state = STEP_DONE;
       return 0;
     }
@@ -117,9 +131,11 @@ static int step_forward(SagaRun *run, int i) {
 }
 
 static int step_backward(SagaRun *run, int i) {
+  Arena *scratch __attribute__((cleanup(arena_cleanup))) = NULL;
   for (int attempts = 0;; attempts++) {
     HttpReply reply;
-    if (attempt(run, i, true, FIBER_FOREVER, &reply) == CALL_DONE) {
+    Arena *arena = attempt_arena(run, attempts, &scratch);
+    if (attempt(run, arena, i, true, FIBER_FOREVER, &reply) == CALL_DONE) {
       run->steps[i].state = STEP_UNDONE;
       return 0;
     }

@@ -176,16 +176,13 @@ static int load_saga(SagaRun *run) {
   return json_read(run->arena, run->input, input_fields, run->data, NULL);
 }
 
-static Str step_path(const SagaRun *run, const char *service, bool cancel) {
+/* Where to, and the body as far as all have it in common: the caller goes on with its members and closes it. */
+static Buf step_call(const SagaRun *run, SagaCall *call, const char *service, bool cancel) {
   char id[UUID_TEXT];
   uuid_format(run->id, id);
-  return arena_printf(run->arena, "/%s/step/%s%s", service, id, cancel ? "/cancel" : "");
-}
-
-static Buf step_body(const SagaRun *run) {
-  char id[UUID_TEXT];
-  uuid_format(run->id, id);
-  Buf b = {.arena = run->arena};
+  call->service = service;
+  call->path = arena_printf(call->arena, "/%s/step/%s%s", service, id, cancel ? "/cancel" : "");
+  Buf b = {.arena = call->arena};
   buf_cstr(&b, "{\"orderId\":\"");
   buf_cstr(&b, id);
   buf_char(&b, '"');
@@ -197,23 +194,23 @@ static int payment_call(const SagaRun *run, SagaCall *call, bool cancel) {
   char cost[MONEY_TEXT], account[UUID_TEXT];
   money_format(o->cost, cost);
   uuid_format(o->billingId, account);
-  Buf b = step_body(run);
+  Buf b = step_call(run, call, "payment", cancel);
   buf_cstr(&b, ",\"cost\":");
   buf_cstr(&b, cost);
   if (!uuid_is_nil(o->billingId))
     buf_printf(&b, ",\"billingId\":\"%s\"", account);
   buf_char(&b, '}');
-  *call = (SagaCall){"payment", "PUT", step_path(run, "payment", cancel), buf_view(&b)};
+  call->body = buf_view(&b);
   return 0;
 }
 
 static int warehouse_call(const SagaRun *run, SagaCall *call, bool cancel) {
   const OrderSaga *o = run->data;
-  Buf b = step_body(run);
+  Buf b = step_call(run, call, "warehouse", cancel);
   buf_cstr(&b, ",\"lines\":");
   json_write_list(&b, stock_fields, sizeof(Line), o->contents);
   buf_char(&b, '}');
-  *call = (SagaCall){"warehouse", "PUT", step_path(run, "warehouse", cancel), buf_view(&b)};
+  call->body = buf_view(&b);
   return 0;
 }
 
@@ -221,9 +218,9 @@ static int delivery_call(const SagaRun *run, SagaCall *call, bool cancel) {
   const OrderSaga *o = run->data;
   char when[LOCALTIME_TEXT];
   localtime_format(o->timeDelivery, when);
-  Buf b = step_body(run);
+  Buf b = step_call(run, call, "delivery", cancel);
   buf_printf(&b, ",\"timeDelivery\":\"%s\"}", when);
-  *call = (SagaCall){"delivery", "PUT", step_path(run, "delivery", cancel), buf_view(&b)};
+  call->body = buf_view(&b);
   return 0;
 }
 

@@ -61,8 +61,8 @@ static int account_call(const SagaRun *run, const char *operation, SagaCall *cal
   uuid_format(run->id, id);
   uuid_format(r->user.billingId, account);
   call->service = "billing";
-  call->path = arena_printf(run->arena, "/billing/step/%s/%s", id, operation);
-  call->body = arena_printf(run->arena, "{\"billingId\":\"%s\"}", account);
+  call->path = arena_printf(call->arena, "/billing/step/%s/%s", id, operation);
+  call->body = arena_printf(call->arena, "{\"billingId\":\"%s\"}", account);
   return 0;
 }
 
