@@ -1,0 +1,219 @@
+"""The life of the server's processes: an orderly end, workers that die, and a start behind a crash."""
+
+import concurrent.futures
+import contextlib
+import os
+import signal
+import threading
+import time
+import uuid
+
+import pytest
+
+from harness.check import ok
+from harness.client import read_answer
+from harness.goods import line, new_account, new_user, payment, refill, saga, set_stock, stock, wallet
+from harness.server import SLOWER
+from harness.shop import OneShop, opened
+from harness.wait import wait_for
+
+DRAIN_SECONDS = 4
+
+
+@pytest.fixture(scope="module")
+def shop():
+    with opened(OneShop(WORKERS=2, DRAIN_TIMEOUT=f"{DRAIN_SECONDS}s")) as one:
+        yield one
+        one.settle()
+        one.stop()
+
+
+@pytest.fixture(autouse=True)
+def running(shop):
+    if not shop.server.running():
+        shop.start()
+
+
+@contextlib.contextmanager
+def locked(shop, account):
+    """Whoever wants this account has to wait until the block is left."""
+    db = shop.cluster.connect(shop.database("billing"))
+    db.autocommit = False
+    try:
+        with db.cursor() as cursor:
+            cursor.execute("SELECT FROM billing.accounts WHERE id = %s FOR UPDATE", (account,))
+        yield
+    finally:
+        db.close()
+
+
+def wait_blocked(shop):
+    wait_for("somebody who waits for the lock", lambda: shop.value(
+        "billing", "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+
+
+def refuses_connections(shop):
+    try:
+        with shop.connect(timeout=1) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            return read_answer(connection) is None
+    except OSError:
+        return True
+
+
+def test_requests_in_flight_are_finished_before_the_end(shop):
+    account = new_account(shop, 100)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        with locked(shop, account):
+            buying = pool.submit(shop.put, f"/billing/billing/{account}/30")
+            wait_blocked(shop)
+            shop.server.terminate()
+            wait_for("nobody new to be let in", lambda: refuses_connections(shop), 2 * SLOWER)
+            assert shop.server.running()
+        answer = buying.result()
+    assert ok(answer) == {"status": True}
+    assert answer.headers.get("connection") == "close"
+    began = time.monotonic()
+    assert shop.server.wait() == 0
+    assert time.monotonic() - began < 2 * SLOWER
+    shop.start()
+    assert wallet(shop, account) == 70
+
+
+def test_saga_in_flight_is_finished_before_the_end(shop):
+    account = new_account(shop, 500)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        with locked(shop, account):
+            ordering = pool.submit(shop.post, "/order/order/saga", saga(account=account))
+            wait_blocked(shop)
+            shop.server.terminate()
+        order = ok(ordering.result())[0]["id"]
+    assert shop.server.wait() == 0
+    shop.start()
+    assert ok(shop.get(f"/order/order/{order}"))["status"] == "SUCCESS"
+
+
+def test_the_end_is_bounded(shop):
+    """A request that cannot be finished does not keep the server for ever."""
+    account = new_account(shop, 100)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool, locked(shop, account):
+        def buy():
+            with contextlib.suppress(OSError):
+                shop.put(f"/billing/billing/{account}/30")
+        pool.submit(buy)
+        wait_blocked(shop)
+        began = time.monotonic()
+        shop.server.terminate()
+        shop.server.wait()
+        assert time.monotonic() - began < DRAIN_SECONDS + 4 * SLOWER
+    shop.start()
+    shop.assert_sound()
+
+
+def test_idle_server_ends_at_once(shop):
+    with shop.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_answer(connection).status == 200
+        began = time.monotonic()
+        shop.server.terminate()
+        assert shop.server.wait() == 0
+        assert time.monotonic() - began < 2 * SLOWER, "a connection that is kept alive is no reason to stay"
+
+
+def test_interrupt_is_an_orderly_end_too(shop):
+    os.killpg(shop.server.process.pid, signal.SIGINT)
+    assert shop.server.wait() == 0
+
+
+def test_killed_worker_is_replaced(shop):
+    before = set(shop.server.workers())
+    assert len(before) == 2
+    victim = min(before)
+    os.kill(victim, signal.SIGKILL)
+    wait_for("another worker", lambda: len(set(shop.server.workers()) - {victim}) == 2, 10)
+    for _ in range(20):
+        ok(shop.post("/payment/payment", payment()))
+    assert shop.server.running()
+
+
+def test_killed_master_leaves_no_worker_behind(shop):
+    """An orphan would go on taking connections from the port beside its successor."""
+    os.kill(shop.server.process.pid, signal.SIGKILL)
+    shop.server.wait()
+    shop.start()
+    ok(shop.post("/payment/payment", payment()))
+
+
+def test_workers_killed_under_load(shop):
+    """Each time the other one goes on; whoever got no answer asks again under the key."""
+    account, item, user = new_account(shop, 100000), set_stock(shop, 100000), new_user(shop)
+    body = saga([line(item, 1, 1)], account=account)
+    ended, sent, errors = threading.Event(), [], []
+
+    def work(_):
+        while not ended.is_set():
+            key = str(uuid.uuid4())
+            sent.append(key)
+            try:
+                refill(shop, user["billingId"], "1", key=key)
+                shop.post("/order/order/saga", body, key=key)
+            except OSError as error:
+                errors.append(error)
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        workers = [pool.submit(work, i) for i in range(6)]
+        try:
+            for i in range(6):
+                count = len(sent)
+                wait_for("requests", lambda c=count: len(sent) > c + 20, 30 * SLOWER)
+                victims = sorted(shop.server.workers())
+                os.kill(victims[i % len(victims)], signal.SIGKILL)
+                wait_for("another worker", lambda v=victims: len(set(shop.server.workers()) - {v[i % len(v)]}) == 2, 10)
+        finally:
+            ended.set()
+        for worker in workers:
+            worker.result()
+    assert errors, "the kills hit nobody, so nothing was tested"
+    shop.settle()
+    for key in sent:
+        refill(shop, user["billingId"], "1", key=key)
+        assert shop.post("/order/order/saga", body, key=key).status in (200, 424)
+    shop.settle()
+    orders = shop.value("order", 'SELECT count(*) FROM "order".orders o JOIN "order".contents c ON c.order_id = o.id '
+                        "WHERE c.item = %s AND o.status = 'SUCCESS'", item)
+    assert wallet(shop, user["billingId"]) == len(sent)
+    assert wallet(shop, account) == 100000 - orders
+    assert stock(shop, item) == (100000 - orders, orders)
+    shop.assert_sound()
+
+
+def test_keys_live_through_a_crash(shop):
+    account, key = new_account(shop, 100), str(uuid.uuid4())
+    first = shop.put(f"/billing/billing/{account}/30", key=key)
+    order_key, body = str(uuid.uuid4()), saga(account=account, contents=[line(price=5)])
+    ordered = shop.post("/order/order/saga", body, key=order_key)
+    shop.kill()
+    shop.start()
+    again = shop.put(f"/billing/billing/{account}/30", key=key)
+    assert (again.status, again.body) == (first.status, first.body)
+    assert again.headers["idempotent-replayed"] == "true"
+    ordered_again = shop.post("/order/order/saga", body, key=order_key)
+    assert (ordered_again.status, ordered_again.body) == (ordered.status, ordered.body)
+    assert ordered_again.headers["idempotent-replayed"] == "true"
+    assert wallet(shop, account) == 65
+
+
+def test_accepted_sagas_live_through_a_crash(shop):
+    """202 is a promise: whoever gets one finds an end, though the server dies before it."""
+    item = set_stock(shop, 1000)
+    locations = []
+    for _ in range(10):
+        answers = [shop.post("/order/order/saga", saga([line(item)]), Prefer="respond-async") for _ in range(10)]
+        assert {answer.status for answer in answers} == {202}
+        locations += [answer.headers["location"] for answer in answers]
+        shop.kill()
+        shop.start()
+    for location in locations:
+        wait_for(f"the end of {location}", lambda at=location: ok(shop.get(at))["state"] == "SUCCEEDED", 30 * SLOWER)
+    assert stock(shop, item) == (900, 100)
+    shop.assert_sound()
