@@ -15,8 +15,10 @@
 #include "services/services.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 static const ServiceDef *const shop[] = {&order_service, &payment_service, &warehouse_service,   &delivery_service,
@@ -25,7 +27,7 @@ enum { ORDER, PAYMENT, WAREHOUSE, DELIVERY, USER, BILLING, NOTIFICATION, SHOP };
 
 static struct {
   const char *database, *databases[SHOP], *urls[SHOP], *host;
-  int64_t port, workers, connections, batch, in_flight, fibers, request_us, idle_us, drain_us;
+  int64_t port, workers, connections, batch, client_connections, in_flight, fibers, request_us, idle_us, drain_us;
   int64_t log_level, log_format;
   const char *owner;
   int listen_fd;
@@ -61,8 +63,10 @@ static const Option serve_options[] = {
      false},
     {"DB_BATCH", OPTION_INT, &conf.batch, "32", 1, 64, NULL, "groups of statements that may share a transaction",
      false},
+    {"MAX_CONNECTIONS", OPTION_INT, &conf.client_connections, "2048", 1, 65536, NULL,
+     "clients at once; beyond it they are hung up on", false},
     {"MAX_IN_FLIGHT", OPTION_INT, &conf.in_flight, "1024", 1, 65536, NULL, "requests at once; beyond it 503", false},
-    {"MAX_FIBERS", OPTION_INT, &conf.fibers, "8192", 64, 1000000, NULL, "fibers at once; beyond it 503", false},
+    {"MAX_FIBERS", OPTION_INT, &conf.fibers, "8192", 64, 30000, NULL, "fibers at once; beyond it 503", false},
     {"REQUEST_TIMEOUT", OPTION_MILLIS, &conf.request_us, "15s", 100, 600000, NULL, "deadline of a request", false},
     {"IDLE_TIMEOUT", OPTION_MILLIS, &conf.idle_us, "30s", 100, 3600000, NULL,
      "how long a client may be silent, or take to send a request", false},
@@ -140,6 +144,7 @@ static void on_terminate(void) {
   if (draining)
     return;
   draining = true;
+  fiber_limit(INT_MAX); /* also, and above all, when there are as many as there may be */
   if (!fiber_start("drain", drain, NULL))
     loop_stop();
 }
@@ -154,6 +159,7 @@ static void start(void *arg) {
   service_start_all(worker, (int)conf.connections, (int)conf.batch);
   HttpServerConfig http = {.listen_fd = conf.listen_fd,
                            .handler = service_handle,
+                           .max_connections = (int)conf.client_connections,
                            .max_in_flight = (int)conf.in_flight,
                            .request_us = conf.request_us,
                            .idle_us = conf.idle_us};
@@ -177,6 +183,12 @@ static void run_worker(int worker) {
     abort();
   loop_run();
   log_flush();
+}
+
+/* The supervisor keeps the socket open for the workers it restarts. Now there will be none: what still comes is
+ * refused, not left waiting for nobody. */
+static void stop_listening(void) {
+  shutdown(conf.listen_fd, SHUT_RD);
 }
 
 static int count_workers(void) {
@@ -217,7 +229,7 @@ static int serve(int argc, char **argv) {
   metrics_init(workers);
   name_owner();
   add_services();
-  return supervise(workers, run_worker, conf.drain_us + 2000000);
+  return supervise(workers, run_worker, stop_listening, conf.drain_us + 2000000);
 }
 
 static int audit(int argc, char **argv) {

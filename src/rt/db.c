@@ -8,7 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define ATTEMPTS 6 /* of a group that runs into deadlocks or lock timeouts, each alone */
+#define QUEUE_MOST 8192
+#define ATTEMPTS   6 /* of a group that runs into deadlocks or lock timeouts, each alone */
 
 struct Db {
   const char *dsn, *name;
@@ -80,6 +81,7 @@ static void enqueue(Db *db, DbGroup *g) {
   else
     db->first = g;
   db->last = g;
+  g->queued = true;
   db->queued++;
 }
 
@@ -88,6 +90,7 @@ static void enqueue_first(Db *db, DbGroup *g) {
   db->first = g;
   if (!db->last)
     db->last = g;
+  g->queued = true;
   db->queued++;
 }
 
@@ -97,7 +100,23 @@ static DbGroup *dequeue(Db *db) {
   if (!db->first)
     db->last = NULL;
   db->queued--;
+  g->queued = false;
   return g;
+}
+
+/* Out of the middle of the queue: nobody waits for it any more, and it was never sent. */
+static void unqueue(Db *db, DbGroup *gone) {
+  DbGroup *before = NULL;
+  for (DbGroup *g = db->first; g != gone; g = g->next)
+    before = g;
+  if (!before) {
+    dequeue(db);
+    return;
+  }
+  before->next = gone->next;
+  if (db->last == gone)
+    db->last = before;
+  db->queued--;
 }
 
 /* The fiber frees the group once it has seen the outcome; without one it is freed here. */
@@ -114,7 +133,7 @@ static void finish(Db *db, DbGroup *g, int outcome) {
 }
 
 static void land_group(Db *db, DbGroup *g, const DbFlight *f) {
-  bool again = f->groups > 1 ? f->error != E_UNKNOWN : f->error == E_BUSY && g->attempts < ATTEMPTS;
+  bool again = f->groups > 1 ? f->error != E_UNKNOWN : f->error == E_BUSY && g->attempts < ATTEMPTS && g->fiber;
   if (f->error == 0 || !again) {
     finish(db, g, f->error);
     return;
@@ -139,10 +158,6 @@ static DbGroup *take_batch(Db *db, int most, int *ret_count) {
   int count = 0;
   while (db->first && count < most && !(count && db->first->alone)) {
     DbGroup *g = dequeue(db);
-    if (!g->fiber && !g->attempts) { /* given up before it was ever sent */
-      group_free(db, g);
-      continue;
-    }
     DbGroup **place = &batch;
     while (*place && uuid_cmp((*place)->hot_key, g->hot_key) <= 0)
       place = &(*place)->next;
@@ -224,6 +239,11 @@ static int wait_group(Db *db, DbGroup *g, int64_t deadline_us) {
     group_free(db, g);
     return rc;
   }
+  if (g->queued && !g->attempts) {
+    unqueue(db, g);
+    group_free(db, g);
+    return rc;
+  }
   g->fiber = NULL; /* whatever comes of it now, nobody is told */
   g->results = NULL;
   return rc;
@@ -234,6 +254,8 @@ int db_group(Db *db, Arena *arena, const DbStmt *statements, int count, DbResult
   next_hot_key = (Uuid){0};
   if (is_down(db))
     return E_UNAVAILABLE;
+  if (db->queued >= QUEUE_MOST)
+    return E_BUSY;
   DbGroup *g = group_new(db);
   g->fiber = fiber_current();
   g->result_arena = arena;

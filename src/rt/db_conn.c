@@ -13,6 +13,8 @@
 #include <uv.h>
 
 #define BATCHES_IN_FLIGHT 2 /* PostgreSQL works on one while the next is being filled; measured: 1 costs a third */
+#define STUCK_US          13000000
+#define WATCH_US          1000000
 #define RETRY_FIRST_US    50000
 #define RETRY_MOST_US     1000000
 #define CONNECT_US        5000000
@@ -24,7 +26,7 @@ static DbFlight *flight(DbConn *c, int i) {
 static DbFlight *add_flight(DbConn *c) {
   assert(c->flight_count < DB_FLIGHTS);
   DbFlight *f = flight(c, c->flight_count++);
-  *f = (DbFlight){0};
+  *f = (DbFlight){.sent_us = loop_now_us()};
   return f;
 }
 
@@ -51,6 +53,12 @@ static void remember_prepared(DbConn *c, const Sql *sql) {
   }
   c->prepared[prepared_slot(c, sql)] = sql;
   c->prepared_count++;
+}
+
+/* Its place stays taken, so that those behind it are still found. */
+static void forget_prepared(DbConn *c, const Sql *sql) {
+  static const Sql forgotten;
+  c->prepared[prepared_slot(c, sql)] = &forgotten;
 }
 
 static void statement_name(const Sql *sql, char out[32]) {
@@ -158,8 +166,9 @@ static int error_code(const char *sqlstate) {
     const char *prefix;
     int code;
   } codes[] = {
-      {"23505", E_EXISTS}, {"22003", E_RANGE}, {"40", E_BUSY},        {"55P03", E_BUSY},        {"57014", E_TIMEOUT},
-      {"57P", E_UNKNOWN},  {"08", E_UNKNOWN},  {"53", E_UNAVAILABLE}, {"25006", E_UNAVAILABLE}, {"SK001", E_FENCED},
+      {"23505", E_EXISTS},   {"22003", E_RANGE},       {"40", E_BUSY},      {"26000", E_BUSY},
+      {"55P03", E_BUSY},     {"57014", E_TIMEOUT},     {"57P", E_UNKNOWN},  {"08", E_UNKNOWN},
+      {"53", E_UNAVAILABLE}, {"25006", E_UNAVAILABLE}, {"SK001", E_FENCED},
   };
   for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
     if (!strncmp(sqlstate, codes[i].prefix, strlen(codes[i].prefix)))
@@ -194,6 +203,8 @@ static void land(DbConn *c) {
   c->flight_count--;
   if (!done.prepare)
     db_flight_landed(c->db, &done);
+  else if (done.error && c->prepared)
+    forget_prepared(c, done.prepare);
 }
 
 static void take_result(DbConn *c, const PGresult *res) {
@@ -281,8 +292,13 @@ static void close_conn(DbConn *c) {
 }
 
 static void log_broken(const DbConn *c) {
-  const char *text = PQerrorMessage(c->pq);
+  const char *text = c->pq ? PQerrorMessage(c->pq) : "its host has no address";
   LOG(WARN, "db", "%s: connection lost or refused: %.*s", db_name(c->db), (int)strcspn(text, "\n"), text);
+}
+
+/* The server's own statement_timeout is shorter: who says nothing for this long is frozen, or cut off. */
+static bool is_stuck(DbConn *c) {
+  return c->flight_count > 0 && loop_now_us() - flight(c, 0)->sent_us > STUCK_US;
 }
 
 void db_conn_main(void *arg) {
@@ -296,9 +312,12 @@ void db_conn_main(void *arg) {
       wait_us = RETRY_FIRST_US;
       LOG(DEBUG, "db", "%s: connected", db_name(c->db));
       db_conn_changed(c->db);
-      while (!c->broken)
-        if (fiber_wait("postgres", FIBER_FOREVER) == E_CANCELED)
+      while (!c->broken) {
+        if (fiber_wait("postgres", loop_now_us() + WATCH_US) == E_CANCELED)
           return;
+        if (is_stuck(c))
+          break_conn(c);
+      }
     }
     log_broken(c);
     close_conn(c);

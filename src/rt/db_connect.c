@@ -4,6 +4,7 @@
 #include "rt/loop.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uv.h>
@@ -46,40 +47,56 @@ int db_socket_wait(DbSocket *s, int events, const char *why, int64_t deadline_us
   return rc;
 }
 
+#define ADDRESSES 512
+
 typedef struct Lookup {
   uv_getaddrinfo_t request;
   Fiber *fiber;
-  char address[64];
+  const char *host;
+  char hosts[ADDRESSES], addresses[ADDRESSES]; /* lists of equal length, as libpq wants them */
   bool done;
 } Lookup;
 
+static void add_address(Lookup *l, const struct sockaddr *address) {
+  char text[64];
+  if (uv_ip_name(address, text, sizeof(text)) < 0)
+    return;
+  size_t host = strlen(l->hosts), at = strlen(l->addresses);
+  if (host + strlen(l->host) + 2 > ADDRESSES || at + strlen(text) + 2 > ADDRESSES)
+    return;
+  snprintf(l->hosts + host, ADDRESSES - host, "%s%s", host ? "," : "", l->host);
+  snprintf(l->addresses + at, ADDRESSES - at, "%s%s", at ? "," : "", text);
+}
+
 static void on_lookup(uv_getaddrinfo_t *request, int status, struct addrinfo *found) {
   Lookup *l = (Lookup *)request;
-  if (status == 0 && found)
-    uv_ip_name(found->ai_addr, l->address, sizeof(l->address));
+  for (const struct addrinfo *a = found; status == 0 && a; a = a->ai_next)
+    add_address(l, a->ai_addr);
   uv_freeaddrinfo(found);
   l->done = true;
   fiber_wake(l->fiber);
 }
 
-static void lookup(const char *host, char out[64]) {
-  Lookup l = {.fiber = fiber_current()};
+static int lookup(Lookup *l) {
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-  int rc = uv_getaddrinfo(loop_uv(), &l.request, on_lookup, host, NULL, &hints);
-  while (rc == 0 && !l.done) /* the resolver has its own bound, and l must stay until it is through */
+  int rc = uv_getaddrinfo(loop_uv(), &l->request, on_lookup, l->host, NULL, &hints);
+  while (rc == 0 && !l->done) /* the resolver has its own bound, and l must stay until it is through */
     if (fiber_wait("resolve", FIBER_FOREVER) == E_CANCELED)
       fiber_yield();
-  memcpy(out, l.address, sizeof(l.address));
+  return l->addresses[0] ? E_OK : E_UNAVAILABLE;
 }
 
-/* "" when there is nothing to resolve, or it failed: libpq then says what is wrong. */
-static void resolve(const char *dsn, char out[64]) {
-  out[0] = 0;
+/* libpq itself would resolve names blocking. Nothing found: E_UNAVAILABLE, and libpq must not be asked. */
+static int resolve(const char *dsn, Lookup *l) {
+  int rc = E_OK;
   PQconninfoOption *options = PQconninfoParse(dsn, NULL);
   for (const PQconninfoOption *o = options; o && o->keyword; o++)
-    if (!strcmp(o->keyword, "host") && o->val && *o->val && !strchr("/@", *o->val) && !strchr(o->val, ','))
-      lookup(o->val, out);
+    if (!strcmp(o->keyword, "host") && o->val && *o->val && !strchr("/@", *o->val) && !strchr(o->val, ',')) {
+      l->host = o->val;
+      rc = lookup(l);
+    }
   PQconninfoFree(options);
+  return rc;
 }
 
 /* libpq may open another socket between two steps, so each step watches anew. */
@@ -100,18 +117,21 @@ static int shake_hands(PGconn *pq) {
 }
 
 int db_connect(const char *dsn, const char *const keys[], const char *const values[], PGconn **ret) {
-  char address[64];
-  resolve(dsn, address);
-  const char *all_keys[PARAMETERS + 3] = {"dbname"}, *all_values[PARAMETERS + 3] = {dsn};
+  Lookup found = {.fiber = fiber_current()};
+  *ret = NULL;
+  TRY(resolve(dsn, &found));
+  const char *all_keys[PARAMETERS + 4] = {"dbname"}, *all_values[PARAMETERS + 4] = {dsn};
   int n = 1;
   for (int i = 0; keys[i]; i++, n++) {
     assert(i < PARAMETERS);
     all_keys[n] = keys[i];
     all_values[n] = values[i];
   }
-  if (address[0]) {
+  if (found.addresses[0]) {
+    all_keys[n] = "host";
+    all_values[n++] = found.hosts;
     all_keys[n] = "hostaddr";
-    all_values[n] = address;
+    all_values[n] = found.addresses;
   }
   *ret = PQconnectStartParams(all_keys, all_values, 1);
   if (!*ret)

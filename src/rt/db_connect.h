@@ -14,7 +14,8 @@ void db_socket_free(DbSocket *s); /* takes NULL; before the socket is closed */
 MUST_CHECK int db_socket_wait(DbSocket *s, int events, const char *why, int64_t deadline_us);
 
 /* keys and values end with NULL and are laid over what dsn says. Names are resolved in the loop. *ret is a connection
- * in any case, as with PQconnectStart: it tells the error, and takes a PQfinish. */
+ * also on most errors, as with PQconnectStart: it tells the error, and takes a PQfinish; NULL: the host has no address.
+ */
 MUST_CHECK int db_connect(const char *dsn, const char *const keys[], const char *const values[], PGconn **ret);
 
 #endif

@@ -41,7 +41,9 @@ static struct {
   uv_tcp_t listener;
   Arena *spare[64];
   int spare_count;
-  int in_flight; /* until h2o has written the whole answer */
+  int connections;
+  int in_flight; /* until the handler is through: a slow reader must not keep others out */
+  int unsent;    /* until h2o has written the whole answer */
   bool draining;
   Fiber *drainer;
 } server;
@@ -63,13 +65,17 @@ static Str copy(Arena *a, h2o_iovec_t v) {
   return arena_str(a, (Str){v.base ? v.base : "", v.len});
 }
 
+static void wake_drainer(void) {
+  if (server.draining && server.in_flight + server.unsent == 0)
+    fiber_wake(server.drainer);
+}
+
 static void on_gone(void *p) {
   Link *link = p;
-  server.in_flight--;
+  server.unsent--;
   if (link->exchange)
     link->exchange->link = NULL;
-  if (server.draining && server.in_flight == 0)
-    fiber_wake(server.drainer);
+  wake_drainer();
 }
 
 static void add_header(h2o_req_t *req, Str name, Str value) {
@@ -101,6 +107,8 @@ static void handle(void *arg) {
     send_reply(x->link->req, &x->reply);
   }
   give_arena(x->request.arena);
+  server.in_flight--;
+  wake_drainer();
 }
 
 /* h2o takes these fields out of req->headers, so the head itself is read: how long a body is must be said exactly once
@@ -164,7 +172,7 @@ static int admit(h2o_req_t *req, const char **ret_detail) {
     *ret_detail = "the request target is longer than 8 KiB";
     return E_MALFORMED;
   }
-  if (server.in_flight > server.config.max_in_flight) {
+  if (server.in_flight >= server.config.max_in_flight) {
     *ret_detail = "too many requests in flight";
     return E_BUSY;
   }
@@ -185,7 +193,7 @@ static int on_request(h2o_handler_t *self, h2o_req_t *req) {
   (void)self;
   Link *link = h2o_mem_alloc_shared(&req->pool, sizeof(*link), on_gone);
   *link = (Link){.req = req};
-  server.in_flight++;
+  server.unsent++;
   const char *detail = NULL;
   int rc = admit(req, &detail);
   if (rc < 0) {
@@ -202,12 +210,22 @@ static int on_request(h2o_handler_t *self, h2o_req_t *req) {
     refuse(req, E_BUSY, "too many fibers");
     return 0;
   }
+  server.in_flight++;
   link->exchange = x;
   return 0;
 }
 
 static void on_close(uv_handle_t *handle) {
+  server.connections--;
   free(handle);
+}
+
+/* The kernel ends a connection whose reader has taken nothing for that long; h2o has no such bound. */
+static void bound_writing(const uv_tcp_t *connection) {
+  uv_os_fd_t fd;
+  unsigned ms = (unsigned)(server.config.idle_us / 1000);
+  if (uv_fileno((const uv_handle_t *)connection, &fd) == 0)
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
 }
 
 static void on_connection(uv_stream_t *listener, int status) {
@@ -218,11 +236,13 @@ static void on_connection(uv_stream_t *listener, int status) {
   uv_tcp_t *connection = malloc(sizeof(*connection));
   if (!connection || uv_tcp_init(listener->loop, connection) < 0)
     abort();
-  if (uv_accept(listener, (uv_stream_t *)connection) < 0) {
+  server.connections++;
+  if (uv_accept(listener, (uv_stream_t *)connection) < 0 || server.connections > server.config.max_connections) {
     uv_close((uv_handle_t *)connection, on_close);
     return;
   }
   uv_tcp_nodelay(connection, 1);
+  bound_writing(connection);
   h2o_accept(&server.accept, h2o_uv_socket_create((uv_stream_t *)connection, on_close));
 }
 
@@ -279,8 +299,9 @@ void http_server_drain(int64_t deadline_us) {
   uv_close((uv_handle_t *)&server.listener, NULL);
   h2o_context_request_shutdown(&server.context);
   int rc = 0;
-  while (server.in_flight > 0 && rc == 0)
+  while (server.in_flight + server.unsent > 0 && rc == 0)
     rc = fiber_wait("drain", deadline_us);
-  if (server.in_flight > 0)
-    LOG(WARN, "http", "%d requests were still running at the end of the drain", server.in_flight);
+  if (server.in_flight + server.unsent > 0)
+    LOG(WARN, "http", "at the end of the drain %d requests were still running, %d answers not taken", server.in_flight,
+        server.unsent);
 }

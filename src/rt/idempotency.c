@@ -40,9 +40,11 @@ void idempotency_prepare(Service *s) {
   s->keys->insert.text = text("INSERT INTO %s.idempotency (key, fingerprint, status, body)"
                               " VALUES ($1, sha256(convert_to($2, 'UTF8')), $3, $4)",
                               schema);
-  s->keys->finish.text = text("UPDATE %s.idempotency SET status = $2, body = $3 WHERE key = $1", schema);
+  s->keys->finish.text = text("UPDATE %s.idempotency SET status = $2, body = $3 WHERE key = $1 AND status = 0", schema);
   s->keys->forget.text = text("DELETE FROM %s.idempotency WHERE key = $1", schema);
-  s->keys->expire.text = text("DELETE FROM %s.idempotency WHERE created_at < now() - interval '24 hours'", schema);
+  s->keys->expire.text = text("DELETE FROM %s.idempotency WHERE created_at < now() - interval '24 hours'"
+                              " AND status <> 0",
+                              schema);
 }
 
 static Str request_text(const Req *req) {

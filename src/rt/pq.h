@@ -25,6 +25,7 @@ typedef struct DbGroup { /* one fiber's statements; owned by queue or flight, ou
   Uuid hot_key;
   int attempts;
   bool alone; /* shares no transaction */
+  bool queued;
   bool done;
   int outcome;
 } DbGroup;
@@ -35,6 +36,7 @@ typedef struct DbFlight { /* what lies between two syncs of a pipeline */
   int groups;
   DbGroup *at_group; /* whose result comes next */
   int at_statement;
+  int64_t sent_us;
   bool seen; /* a result of that statement has come */
   int error; /* of the whole flight */
   char sqlstate[6];

@@ -101,7 +101,7 @@ static void wait_signal(Group *g, int64_t us, int64_t grace_us) {
   reap(g);
 }
 
-int supervise(int workers, void (*worker)(int index), int64_t grace_us) {
+int supervise(int workers, void (*worker)(int index), void (*stopping)(void), int64_t grace_us) {
   Group g = {.count = workers < WORKERS_MOST ? workers : WORKERS_MOST, .run = worker};
   sigemptyset(&g.signals);
   sigaddset(&g.signals, SIGTERM);
@@ -113,6 +113,7 @@ int supervise(int workers, void (*worker)(int index), int64_t grace_us) {
     log_flush();
     wait_signal(&g, wait, grace_us);
   }
+  stopping();
   int killed = 0;
   while (running(&g)) {
     if (loop_now_us() >= g.kill_at_us) {

@@ -5,7 +5,8 @@
 #include <stdint.h>
 
 /* Runs worker(index) in so many child processes until SIGTERM or SIGINT, which is passed on to them; whoever has not
- * gone after grace_us is killed. Returns the exit status for main. Workers die with their supervisor. */
-int supervise(int workers, void (*worker)(int index), int64_t grace_us);
+ * gone after grace_us is killed; stopping() is called then. Returns the exit status for main. Workers die with their
+ * supervisor. */
+int supervise(int workers, void (*worker)(int index), void (*stopping)(void), int64_t grace_us);
 
 #endif

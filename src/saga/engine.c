@@ -4,6 +4,7 @@
 #include "rt/log.h"
 #include "rt/loop.h"
 #include "rt/metrics.h"
+#include "rt/random.h"
 #include "saga/run.h"
 
 #include <stdio.h>
@@ -22,6 +23,8 @@ const Option saga_options[] = {
      "how long one call to a participant may take before it is asked again", false},
     {"SAGA_RETENTION", OPTION_MILLIS, &saga_config.retention_us, "10080m", 60000, 31536000000, NULL,
      "how long ended sagas are kept", false},
+    {"SAGA_RUNNING_MOST", OPTION_INT, &saga_config.running_most, "1500", 1, 100000, NULL,
+     "sagas one process drives at once; beyond it new ones are answered 503", false},
     {"SAGA_CALLS_PER_SERVICE", OPTION_INT, &saga_config.calls_per_target, "256", 1, 4096, NULL,
      "concurrent calls to one participant", false},
     {0},
@@ -109,10 +112,13 @@ static int set_going(SagaRun *run) {
 }
 
 int saga_begin(SagaRun *run, const DbStmt *statements, int count, int64_t deadline_us) {
+  if (run->engine->active_count >= saga_config.running_most)
+    return E_BUSY;
   TRY(saga_store_begin(run->engine->store, run, statements, count, deadline_us));
-  int rc = set_going(run);
-  if (rc < 0) /* stored, so it is not lost: recovery picks it up when its lease ends */
+  if (set_going(run) < 0) { /* stored, so it is not lost: recovery picks it up when its lease ends */
     LOG(WARN, "saga", "no fiber to run a saga that was begun");
+    run->fenced = true;
+  }
   return 0;
 }
 
@@ -141,17 +147,22 @@ Str saga_steps_json(const SagaRun *run) {
 
 /* A write of ours that met no database, or no answer from it, is tried again: it is guarded, so twice does no harm. */
 static int persist(SagaRun *run, SagaState state) {
-  Str steps = saga_steps_json(run);
-  for (;;) {
+  SagaEnd end = {0};
+  if (state != SAGA_COMPENSATING) {
+    end.steps = saga_steps_json(run);
+    end.count = run->type->finish(run, state == SAGA_SUCCEEDED, end.statements);
+  }
+  for (int tries = 0;; tries++) {
     int64_t deadline = loop_now_us() + STORE_US;
     int rc = state == SAGA_COMPENSATING ? saga_store_compensate(run->engine->store, run, deadline)
-                                        : saga_store_finish(run->engine->store, run, state, steps, deadline);
+                                        : saga_store_finish(run->engine->store, run, state, &end, deadline);
     if (rc == 0)
       run->state = state;
     if (rc == 0 || rc == E_FENCED || rc == E_CANCELED || run->fenced)
       return rc;
-    LOG(WARN, "saga", "state %s could not be stored: %s", saga_state_name(state), err_info(rc)->title);
-    TRY(fiber_sleep(100000));
+    if (tries == 0)
+      LOG(WARN, "saga", "state %s could not be stored, trying on: %s", saga_state_name(state), err_info(rc)->title);
+    TRY(fiber_sleep(saga_backoff_us(tries)));
   }
 }
 
@@ -211,11 +222,9 @@ static void adopt(SagaEngine *e, const SagaClaim *claim) {
   run->epoch = claim->epoch;
   run->failed_step = arena_str(run->arena, claim->failedStep);
   run->reason = arena_str(run->arena, claim->reason);
-  if (str_eq(claim->state, STR("COMPENSATING"))) {
-    run->state = SAGA_COMPENSATING;
-    for (int i = 0; i < type->step_count; i++)
-      run->steps[i].started = true; /* whatever the one before us had reached */
-  }
+  run->state = str_eq(claim->state, STR("COMPENSATING")) ? SAGA_COMPENSATING : SAGA_RUNNING;
+  for (int i = 0; i < type->step_count; i++)
+    run->steps[i].started = true; /* whatever the one before us had reached */
   if (set_going(run) < 0)
     LOG(WARN, "saga", "%s waits for a free fiber", id);
   saga_release(run);
@@ -261,8 +270,13 @@ static void renew_once(SagaEngine *e, Arena *arena, int64_t older_than_us) {
     if (run->began_us < older_than_us && !run->fenced)
       ids[count++] = run->id;
   List kept;
-  if (count && saga_store_renew(e->store, arena, ids, count, &kept) == 0)
+  if (!count)
+    return;
+  int rc = saga_store_renew(e->store, arena, ids, count, &kept);
+  if (rc == 0)
     mark_lost(e, ids, count, &kept);
+  else
+    LOG(WARN, "saga", "the leases of %zu sagas could not be renewed: %s", count, err_info(rc)->title);
 }
 
 static void renew(void *arg) {
@@ -291,8 +305,9 @@ void saga_set_owner(const char *owner) {
 }
 
 void saga_engine_start(SagaEngine *e, Db *db, int worker) {
-  char *owner;
-  if (asprintf(&owner, "%s/%d", saga_config.owner, worker) < 0)
+  char *owner, life[UUID_TEXT];
+  uuid_format(uuid_new(), life);
+  if (asprintf(&owner, "%s/%d#%s", saga_config.owner, worker, life) < 0)
     abort();
   saga_store_open(e->store, db, owner, saga_config.lease_us);
   bool ok = fiber_start("saga recovery", recover, e) && fiber_start("saga leases", renew, e) &&

@@ -14,6 +14,7 @@ typedef struct SagaConfig {
   int64_t lease_us;     /* how long a silent owner keeps its sagas */
   int64_t attempt_us;   /* one call's deadline */
   int64_t retention_us; /* ended sagas are deleted after it */
+  int64_t running_most; /* sagas driven at once */
   int64_t calls_per_target;
 } SagaConfig;
 
@@ -39,5 +40,8 @@ void saga_drive(void *arg);
 MUST_CHECK int saga_forward(SagaRun *run);
 /* Undoes every step that may have been reached. 0, or E_FENCED / E_CANCELED. */
 MUST_CHECK int saga_backward(SagaRun *run);
+
+/* How long to wait before try number tries + 1. */
+int64_t saga_backoff_us(int tries);
 
 #endif

@@ -1,6 +1,7 @@
 /* Steps: asking participants, forward and back. The outcome of a call is read from the status code alone: 2xx is done;
  * 408, 425, 429, 5xx or no answer is unknown and asked again under the same id; any other 4xx is a no. */
 #include "rt/http.h"
+#include "rt/json.h"
 #include "rt/loop.h"
 #include "rt/metrics.h"
 #include "rt/problem.h"
@@ -45,6 +46,7 @@ static Semaphore *target_of(SagaEngine *e, const char *service) {
 static CallOutcome attempt(SagaRun *run, Arena *arena, int step, bool back, int64_t deadline_us, HttpReply *reply) {
   const SagaStep *s = &run->type->steps[step];
   SagaCall call = {.arena = arena, .method = "PUT"};
+  *reply = (HttpReply){0};
   int rc = back ? s->compensate(run, &call) : s->forward(run, &call);
   if (rc < 0)
     return CALL_REFUSED;
@@ -58,18 +60,21 @@ static CallOutcome attempt(SagaRun *run, Arena *arena, int step, bool back, int6
     return CALL_UNKNOWN;
   int64_t attempt_end = loop_now_us() + saga_config.attempt_us;
   request->deadline_us = attempt_end < deadline_us ? attempt_end : deadline_us;
-  *reply = (HttpReply){0};
   rc = run->engine->transport(call.service, request, reply);
   semaphore_release(slots);
   run->steps[step].attempts++;
   run->steps[step].status = rc < 0 ? 0 : reply->status;
   metric_add(run->engine->attempts, 1);
-  return outcome_of(rc, reply->status);
+  CallOutcome outcome = outcome_of(rc, reply->status);
+  JsonValue *answer;
+  if (outcome == CALL_DONE && json_parse(arena, reply->body, &answer, NULL) < 0)
+    outcome = CALL_UNKNOWN; /* it becomes part of our own answer, so it must be what it says */
+  return outcome;
 }
 
 /* Half of it at least, so that it grows; the rest by chance, so that a crowd of sagas does not come back at once. */
-static int64_t backoff_us(int attempts) {
-  int64_t full = BACKOFF_FIRST_US << (attempts < 8 ? attempts : 8);
+int64_t saga_backoff_us(int tries) {
+  int64_t full = BACKOFF_FIRST_US << (tries < 8 ? tries : 8);
   if (full > BACKOFF_MOST_US)
     full = BACKOFF_MOST_US;
   return full / 2 + (int64_t)random_below((uint64_t)full / 2);
@@ -122,7 +127,7 @@ static int step_forward(SagaRun *run, int i) {
       return E_REFUSED;
     }
     metric_add(run->engine->retries, 1);
-    int64_t wait = backoff_us(step->attempts);
+    int64_t wait = saga_backoff_us(step->attempts);
     if (run->fenced || loop_now_us() + wait >= deadline || fiber_sleep(wait) < 0) {
       step_failed(run, i, STEP_MAYBE, reply.body);
       return run->fenced ? E_FENCED : E_REFUSED;
@@ -142,7 +147,7 @@ static int step_backward(SagaRun *run, int i) {
     metric_add(run->engine->retries, 1);
     if (run->fenced)
       return E_FENCED;
-    TRY(fiber_sleep(backoff_us(attempts)));
+    TRY(fiber_sleep(saga_backoff_us(attempts)));
   }
 }
 

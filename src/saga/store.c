@@ -14,7 +14,7 @@
 
 struct SagaStore {
   Db *db;
-  Str owner;
+  Str name, owner;
   int64_t lease_ms;
   Sql begin, compensate, finish, look, claim, renew, expire, show, list;
 };
@@ -48,11 +48,13 @@ SagaStore *saga_store_new(const char *schema) {
                         " SELECT %1$s.saga_fence(count(*)) FROM changed",
                         schema);
   s->look = statement("SELECT state FROM %1$s.saga WHERE id = $1 AND epoch = $2", schema);
-  s->claim = statement("UPDATE %1$s.saga SET owner = $1, epoch = epoch + 1, due_at = " LEASE(
-                           2) " WHERE id IN"
-                              " (SELECT id FROM %1$s.saga WHERE due_at < clock_timestamp() OR"
-                              " (due_at IS NOT NULL AND owner = $3) ORDER BY due_at LIMIT $4 FOR UPDATE SKIP LOCKED)"
-                              " RETURNING id, type, state, epoch, input, failed_step, reason, trace_id",
+  /* now() and not clock_timestamp(): only what is stable in a statement can be looked up in an index. */
+  s->claim = statement("WITH due AS MATERIALIZED (SELECT id FROM %1$s.saga WHERE due_at < now() OR (due_at IS NOT NULL"
+                       " AND split_part(owner, '#', 1) = $3 AND owner <> $1) ORDER BY due_at LIMIT $4"
+                       " FOR UPDATE SKIP LOCKED)"
+                       " UPDATE %1$s.saga s SET owner = $1, epoch = epoch + 1, due_at = " LEASE(
+                           2) " FROM due WHERE s.id = due.id"
+                              " RETURNING s.id, type, state, epoch, input, failed_step, reason, trace_id",
                        schema);
   s->renew = statement("UPDATE %1$s.saga SET due_at = " LEASE(2) " WHERE id = ANY ($1::uuid[]) AND owner = $3"
                                                                  " AND due_at IS NOT NULL RETURNING id, epoch",
@@ -77,6 +79,8 @@ const Sql *saga_store_list(const SagaStore *s) {
 void saga_store_open(SagaStore *s, Db *db, const char *owner, int64_t lease_us) {
   s->db = db;
   s->owner = str_from(owner);
+  Str rest = s->owner;
+  s->name = str_cut(&rest, '#');
   s->lease_ms = lease_us / 1000;
 }
 
@@ -109,11 +113,12 @@ int saga_store_compensate(SagaStore *s, const SagaRun *run, int64_t deadline_us)
   return rc == E_FENCED ? was_done(s, run, SAGA_COMPENSATING, deadline_us) : rc;
 }
 
-int saga_store_finish(SagaStore *s, const SagaRun *run, SagaState end, Str steps, int64_t deadline_us) {
-  const DbValue values[] = {V_UUID(run->id), V_INT(run->epoch), V_TEXT(str_from(saga_state_name(end))), V_TEXT(steps)};
+int saga_store_finish(SagaStore *s, const SagaRun *run, SagaState end, const SagaEnd *with, int64_t deadline_us) {
+  const DbValue values[] = {V_UUID(run->id), V_INT(run->epoch), V_TEXT(str_from(saga_state_name(end))),
+                            V_TEXT(with->steps)};
   DbStmt all[1 + SAGA_FINISH_STATEMENTS] = {{&s->finish, values, 4}};
-  int count = 1 + run->type->finish(run, end == SAGA_SUCCEEDED, all + 1);
-  int rc = db_group(s->db, run->arena, all, count, NULL, deadline_us);
+  memcpy(all + 1, with->statements, sizeof(DbStmt) * (size_t)with->count);
+  int rc = db_group(s->db, run->arena, all, 1 + with->count, NULL, deadline_us);
   return rc == E_FENCED ? was_done(s, run, end, deadline_us) : rc;
 }
 
@@ -125,7 +130,7 @@ int saga_store_claim(SagaStore *s, Arena *arena, bool mine, List *ret) {
   DbResult found;
   TRY(db_exec(
       s->db, arena,
-      DB_STMT(&s->claim, V_TEXT(s->owner), V_INT(s->lease_ms), V_TEXT(mine ? s->owner : (Str){0}), V_INT(CLAIM_MOST)),
+      DB_STMT(&s->claim, V_TEXT(s->owner), V_INT(s->lease_ms), V_TEXT(mine ? s->name : (Str){0}), V_INT(CLAIM_MOST)),
       &found, loop_now_us() + STORE_US));
   return db_read_rows(arena, &found, fields, sizeof(SagaClaim), ret);
 }

@@ -84,10 +84,20 @@ static const Field input_fields[] = {
 
 static const Sql insert_order = {
     "WITH made AS (INSERT INTO \"order\".orders (id, status, saga) VALUES ($1, $3, $4)) " INSERT_LINES};
-static const Sql insert_lines = {INSERT_LINES " WHERE EXISTS (SELECT FROM \"order\".orders WHERE id = $1)"};
-static const Sql update_order = {"UPDATE \"order\".orders SET status = $2 WHERE id = $1 RETURNING 1"};
-static const Sql delete_lines = {"DELETE FROM \"order\".contents WHERE order_id = $1"};
-static const Sql delete_order = {"DELETE FROM \"order\".orders WHERE id = $1 RETURNING 1"};
+/* What a saga works on is not to be changed under its hands, nor put back to where only a saga may leave it. */
+#define RUNNING "saga AND status = 'PENDING'"
+static const Sql lock_order = {"SELECT " RUNNING " FROM \"order\".orders WHERE id = $1 FOR UPDATE"};
+static const Sql lock_for_status = {"SELECT saga AND 'PENDING' IN (status, $2) FROM \"order\".orders WHERE id = $1 "
+                                    "FOR UPDATE"};
+static const Sql update_order = {"UPDATE \"order\".orders SET status = $2 WHERE id = $1 AND NOT (saga AND 'PENDING' IN "
+                                 "(status, $2))"};
+static const Sql delete_lines = {"DELETE FROM \"order\".contents c USING \"order\".orders o WHERE c.order_id = $1 AND "
+                                 "o.id = $1 AND NOT (saga AND 'PENDING' IN (status, $2))"};
+static const Sql insert_lines = {INSERT_LINES " WHERE EXISTS (SELECT FROM \"order\".orders WHERE id = $1 AND NOT (saga "
+                                              "AND 'PENDING' IN (status, $3)))"};
+static const Sql delete_order = {"WITH gone AS (DELETE FROM \"order\".orders WHERE id = $1 AND NOT (" RUNNING
+                                 ") RETURNING id) DELETE FROM \"order\".contents WHERE order_id IN (SELECT id FROM "
+                                 "gone)"};
 static const Sql select_order = {"SELECT o.status, c.item, c.amount, c.price FROM \"order\".orders o JOIN "
                                  "\"order\".contents c ON c.order_id = o.id WHERE o.id = $1 ORDER BY c.line"};
 static const Sql end_order = {"UPDATE \"order\".orders SET status = $2 WHERE id = $1 AND status = 'PENDING'"};
@@ -147,16 +157,25 @@ static int get_order(Req *req, void *in) {
   return reply_object(req, 200, order_fields, &o);
 }
 
+/* lock: a row saying whether a saga forbade the change, or none without an order. */
+static int reply_changed(Req *req, const DbResult *lock) {
+  if (lock->rows && str_eq(db_cell(lock, 0, 0), STR("t")))
+    return fail(req, E_CONFLICT, NULL, "a saga's order is SUCCESS or CANCELED, and cannot be changed while it runs");
+  return reply_status(req, lock->rows > 0);
+}
+
 static int put_order(Req *req, void *in) {
   const Order *o = in;
   Uuid id;
-  DbResult results[3];
+  DbResult results[4];
   TRY(req_uuid(req, 0, &id));
   Str lines = lines_json(req->arena, stored_fields, o->contents);
-  const DbStmt statements[] = {DB_STMT(&update_order, V_UUID(id), V_TEXT(o->status)),
-                               DB_STMT(&delete_lines, V_UUID(id)), DB_STMT(&insert_lines, V_UUID(id), V_TEXT(lines))};
-  TRY(db_group(req->db, req->arena, statements, 3, results, req->http->deadline_us));
-  return reply_status(req, results[0].rows > 0);
+  const DbStmt statements[] = {DB_STMT(&lock_for_status, V_UUID(id), V_TEXT(o->status)),
+                               DB_STMT(&delete_lines, V_UUID(id), V_TEXT(o->status)),
+                               DB_STMT(&insert_lines, V_UUID(id), V_TEXT(lines), V_TEXT(o->status)),
+                               DB_STMT(&update_order, V_UUID(id), V_TEXT(o->status))};
+  TRY(db_group(req->db, req->arena, statements, 4, results, req->http->deadline_us));
+  return reply_changed(req, &results[0]);
 }
 
 static int remove_order(Req *req, void *in) {
@@ -164,9 +183,9 @@ static int remove_order(Req *req, void *in) {
   Uuid id;
   DbResult results[2];
   TRY(req_uuid(req, 0, &id));
-  const DbStmt statements[] = {DB_STMT(&delete_order, V_UUID(id)), DB_STMT(&delete_lines, V_UUID(id))};
+  const DbStmt statements[] = {DB_STMT(&lock_order, V_UUID(id)), DB_STMT(&delete_order, V_UUID(id))};
   TRY(db_group(req->db, req->arena, statements, 2, results, req->http->deadline_us));
-  return reply_status(req, results[0].rows > 0);
+  return reply_changed(req, &results[0]);
 }
 
 /* ---- the saga ---- */
