@@ -33,6 +33,11 @@ typedef struct Link { /* lives in h2o's request pool */
   Exchange *exchange; /* NULL once the fiber is done */
 } Link;
 
+typedef struct OwnError { /* stands in for the text of an error that h2o itself answers */
+  h2o_ostream_t super;
+  h2o_iovec_t body;
+} OwnError;
+
 static struct {
   HttpServerConfig config;
   h2o_globalconf_t conf;
@@ -215,6 +220,38 @@ static int on_request(h2o_handler_t *self, h2o_req_t *req) {
   return 0;
 }
 
+static void send_problem(h2o_ostream_t *self, h2o_req_t *req, h2o_iovec_t *bodies, size_t count,
+                         h2o_send_state_t state) {
+  (void)bodies;
+  (void)count;
+  h2o_iovec_t body = ((OwnError *)self)->body;
+  h2o_ostream_send_next(self, req, &body, 1, state);
+}
+
+/* What h2o refuses by itself, a body too long above all, it says in plain text. Ours are problems, every one. */
+static void on_answer(h2o_filter_t *self, h2o_req_t *req, h2o_ostream_t **slot) {
+  (void)self;
+  ssize_t at = h2o_find_header(&req->res.headers, H2O_TOKEN_CONTENT_TYPE, -1);
+  static const Str plain = STR("text/plain; charset=utf-8");
+  if (req->res.status < 400 || at < 0 ||
+      !str_eq((Str){req->res.headers.entries[at].value.base, req->res.headers.entries[at].value.len}, plain)) {
+    h2o_setup_next_ostream(req, slot);
+    return;
+  }
+  SCOPED_ARENA arena = arena_new();
+  HttpReply reply;
+  bool large = req->res.status == 413;
+  problem_reply(
+      arena, &(Problem){.code = large ? E_TOO_LARGE : E_MALFORMED, .detail = large ? STR("at most 1 MiB") : (Str){0}},
+      &reply);
+  req->res.headers.entries[at].value = h2o_strdup(&req->pool, reply.content_type, SIZE_MAX);
+  OwnError *stream = (OwnError *)h2o_add_ostream(req, sizeof(*stream), slot);
+  stream->super.do_send = send_problem;
+  stream->body = h2o_strdup(&req->pool, reply.body.p, reply.body.n);
+  req->res.content_length = stream->body.len;
+  h2o_setup_next_ostream(req, &stream->super.next);
+}
+
 static void on_close(uv_handle_t *handle) {
   server.connections--;
   free(handle);
@@ -228,7 +265,16 @@ static void bound_writing(const uv_tcp_t *connection) {
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
 }
 
+static void stop_accepting(void) {
+  if (!uv_is_closing((uv_handle_t *)&server.listener))
+    uv_close((uv_handle_t *)&server.listener, NULL);
+}
+
 static void on_connection(uv_stream_t *listener, int status) {
+  if (status == UV_EINVAL) { /* the supervisor has shut the socket down: libuv would ask it again for ever */
+    stop_accepting();
+    return;
+  }
   if (status < 0) {
     LOG(WARN, "http", "cannot accept: %s", uv_strerror(status));
     return;
@@ -280,6 +326,7 @@ int http_server_start(const HttpServerConfig *config) {
   h2o_hostconf_t *host = h2o_config_register_host(&server.conf, h2o_iovec_init(H2O_STRLIT("default")), 65535);
   h2o_pathconf_t *path = h2o_config_register_path(host, "/", 0);
   h2o_create_handler(path, sizeof(h2o_handler_t))->on_req = on_request;
+  h2o_create_filter(path, sizeof(h2o_filter_t))->on_setup_ostream = on_answer;
   h2o_context_init(&server.context, loop_uv(), &server.conf);
   server.accept = (h2o_accept_ctx_t){.ctx = &server.context, .hosts = server.conf.hosts};
   if (uv_tcp_init(loop_uv(), &server.listener) < 0 || uv_tcp_open(&server.listener, config->listen_fd) < 0 ||
@@ -296,7 +343,7 @@ void http_server_drain(int64_t deadline_us) {
   server.drainer = fiber_current();
   server.draining = true;
   fiber_yield(); /* one more pass of the loop takes in who has already connected */
-  uv_close((uv_handle_t *)&server.listener, NULL);
+  stop_accepting();
   h2o_context_request_shutdown(&server.context);
   int rc = 0;
   while (server.in_flight + server.unsent > 0 && rc == 0)

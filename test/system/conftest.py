@@ -11,13 +11,13 @@ def pytest_configure():
         pytest.exit(f"{server.SKALD} is not built. Build it: make", returncode=1)
 
 
+log_lengths = pytest.StashKey[dict]()
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_setup(item):
     yield
     item.stash[log_lengths] = {one: len(one.text()) for one in server.live}
-
-
-log_lengths = pytest.StashKey[dict]()
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -27,7 +27,9 @@ def pytest_runtest_makereport(item, call):
     if report.failed:
         lengths = item.stash.get(log_lengths, {})
         for one in server.live:
-            report.sections.append((str(one), one.tail(since=lengths.get(one, 0))))
+            said = one.tail(since=lengths.get(one, 0))
+            if said:
+                report.sections.append((str(one), said))
 
 
 @pytest.fixture(scope="session")

@@ -218,10 +218,3 @@ def test_audit_without_a_database(used):
         assert "order" in done.stdout + done.stderr, "it says what it could not see"
     finally:
         used.restart_database()
-
-
-def test_new_account_of_nothing_is_clean(used):
-    used.start()
-    new_account(used, 5)
-    used.assert_sound()
-    used.stop()

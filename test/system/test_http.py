@@ -36,11 +36,13 @@ def send(shop, data, timeout=10, shut=False):
 
 
 def refused(answer, *statuses):
-    """A closed connection, or a 4xx."""
+    """A closed connection, be it with a 4xx for those who can read it, or a 4xx problem."""
     if answer is None:
         return
     assert 400 <= answer.status < 500, answer
     assert not statuses or answer.status in statuses, answer
+    if answer.headers.get("connection") != "close":
+        problem(answer, answer.status)
 
 
 def assert_alive(shop):

@@ -76,16 +76,50 @@ class Client:
 
     def connect(self, path="/health", timeout=TIMEOUT):
         """A bare connection, for what no HTTP library would send."""
-        return socket.create_connection(self.locate(path), timeout=timeout)
+        return Connection(socket.create_connection(self.locate(path), timeout=timeout))
 
 
-def read_answer(connection, method="GET"):
+class Connection:
+    """A socket whose answers are read one by one. What is not said here is the socket's own."""
+
+    def __init__(self, bare):
+        self.bare = bare
+        self.file = bare.makefile("rb")
+
+    def __getattr__(self, name):
+        return getattr(self.bare, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.file.close()
+        self.bare.close()
+
+    def makefile(self, *_):
+        """For HTTPResponse, which closes what it reads from, with the beginning of the next answer in it."""
+        return Kept(self.file)
+
+
+class Kept:
+    def __init__(self, file):
+        self.file = file
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def close(self):
+        self.file.flush()
+
+
+def read_answer(connection):
     """The next answer on a bare connection. None: it was closed or reset instead."""
-    response = http.client.HTTPResponse(connection, method=method)
+    response = http.client.HTTPResponse(connection)
     try:
         response.begin()
         return Answer(response.status, response.getheaders(), response.read())
     except (ConnectionError, http.client.BadStatusLine, http.client.IncompleteRead):
         return None
-    finally:
-        response.close()

@@ -54,7 +54,6 @@ class Server:
         self.process = None
         self.log = tempfile.NamedTemporaryFile("w+", prefix="skald-log-")
         self.client = Client(lambda path: ("127.0.0.1", self.port))
-        self.expected_defects = False
 
     def spawn(self):
         """Starts the process and does not wait for it."""
@@ -117,7 +116,7 @@ class Server:
     def text(self):
         return pathlib.Path(self.log.name).read_text(errors="replace")
 
-    def tail(self, lines=60, since=0):
+    def tail(self, lines=20, since=0):
         return "\n".join(self.text()[since:].splitlines()[-lines:])
 
     def check_log(self):

@@ -1,0 +1,33 @@
+// Load on one address, to watch the monitoring:
+//
+//   k6 run --vus 100 --duration 1m --insecure-skip-tls-verify ./k6/script.js -e DOMAIN=arch.homework -e PATH=/user/user/ID
+//
+// DOMAIN and PATH are needed; SCHEME (http) and PORT (the scheme's own) may be given as well. How many and how long say
+// --vus and --duration. The run fails if any answer is not a 200.
+import http from "k6/http";
+import { check, fail } from "k6";
+
+export const options = {
+  thresholds: { checks: ["rate==1.0"] },
+};
+
+// k6 also shows scripts the shell's own environment, in which PATH is a list of folders.
+function address(env) {
+  if (!env.DOMAIN) {
+    fail("DOMAIN is missing: -e DOMAIN=arch.homework");
+  }
+  if (!env.PATH || !env.PATH.startsWith("/") || env.PATH.includes(":")) {
+    fail("PATH is missing: -e PATH=/user/user/ID");
+  }
+  const port = env.PORT ? `:${env.PORT}` : "";
+  return `${env.SCHEME || "http"}://${env.DOMAIN}${port}${env.PATH}`;
+}
+
+export function setup() {
+  return { url: address(__ENV) };
+}
+
+export default function (data) {
+  const answer = http.get(data.url);
+  check(answer, { "status is 200": (r) => r.status === 200 });
+}
