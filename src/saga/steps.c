@@ -110,7 +110,8 @@ static int step_forward(SagaRun *run, int i) {
   const SagaStep *s = &run->type->steps[i];
   Arena *scratch __attribute__((cleanup(arena_cleanup))) = NULL;
   int64_t began = loop_now_us();
-  int64_t deadline = s->kind == SAGA_RETRIABLE ? FIBER_FOREVER : began + s->timeout_us;
+  /* What cannot be undone must be known: a pivot is asked until it has answered. */
+  int64_t deadline = s->kind == SAGA_COMPENSATABLE ? began + s->timeout_us : FIBER_FOREVER;
   SagaStepRun *step = &run->steps[i];
   for (;;) {
     HttpReply reply;

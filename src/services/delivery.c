@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-enum { SAGA_DELIVERY = 1 }; /* uuid_child number of a saga's delivery */
+enum { SAGA_DELIVERY = 2 }; /* uuid_child number of a saga's delivery */
 
 #define CAPACITY_MAX INT64_C(1000000000)
 

@@ -181,14 +181,15 @@ static const Sql select_pending = {
     "SELECT count(*), (extract(epoch FROM min(address_at) - clock_timestamp()) * 1000000)::bigint "
     "FROM (SELECT address_at FROM notification.notifications WHERE address_at IS NOT NULL "
     "ORDER BY address_at LIMIT 1000) AS pending"};
-/* $1: a list of account_fields. Without a user: 20 ms, doubled up to a minute, for an hour. */
+/* $1: a list of account_fields. Without a user only what is due is touched, and waits longer: 20 ms, doubled up to ten
+ * minutes, for an hour. With one the whole account is addressed. */
 static const Sql update_addressed = {
     "UPDATE notification.notifications AS n SET user_id = a.\"userId\", email = a.email, attempts = n.attempts + 1, "
     "address_at = CASE WHEN a.\"userId\" IS NULL AND n.created_at > now() - interval '1 hour' THEN clock_timestamp() + "
-    "least(interval '20 ms' * power(2, least(n.attempts + 1, 12)), interval '1 min') END "
+    "least(interval '20 ms' * power(2, least(n.attempts + 1, 15)), interval '10 min') END "
     "FROM json_to_recordset($1::json) AS a(\"billingId\" uuid, \"userId\" uuid, email text) "
     "WHERE n.billing_id = a.\"billingId\" AND n.user_id IS NULL "
-    "AND (a.\"userId\" IS NOT NULL OR n.address_at IS NOT NULL)"};
+    "AND (a.\"userId\" IS NOT NULL OR n.address_at <= clock_timestamp())"};
 
 static Str placeholder(const Operation *o, Str name) {
   const struct {

@@ -281,7 +281,7 @@ static Str success_body(const SagaRun *run) {
   Buf b = {.arena = run->arena};
   buf_char(&b, '[');
   json_write(&b, order_fields, &o);
-  static const int order[] = {PAYMENT, DELIVERY, WAREHOUSE};
+  static const int order[STEPS] = {PAYMENT, DELIVERY, WAREHOUSE};
   for (int i = 0; i < STEPS; i++) {
     buf_char(&b, ',');
     buf_str(&b, run->steps[order[i]].answer);

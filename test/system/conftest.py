@@ -1,12 +1,20 @@
 """Shops for the tests, and the servers' logs where a test fails."""
 
+import signal
+
 import pytest
 
 from harness import server
 from harness.shop import OneShop, opened
 
 
+def end_in_order(*_):
+    """Whoever ends the tests early finds nothing of theirs still running."""
+    raise KeyboardInterrupt
+
+
 def pytest_configure():
+    signal.signal(signal.SIGTERM, end_in_order)
     if not server.SKALD.is_file():
         pytest.exit(f"{server.SKALD} is not built. Build it: make", returncode=1)
 

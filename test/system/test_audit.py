@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from harness.check import ok, problem
-from harness.goods import buy, line, new_account, new_user, past, refill, saga, set_slot, set_stock
+from harness.goods import buy, line, new_user, past, refill, saga, set_slot, set_stock
 from harness.shop import OneShop, opened
 
 SAGA = "/order/order/saga"

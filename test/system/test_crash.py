@@ -6,7 +6,6 @@ import concurrent.futures
 import os
 import random
 import threading
-import time
 import uuid
 from decimal import Decimal
 
@@ -16,12 +15,13 @@ from harness.check import ok
 from harness.goods import future, line, new_account, new_user, past, saga, set_slot, set_stock, wallet
 from harness.server import SLOWER
 from harness.shop import SERVICES, OneShop, SevenShops, opened
-from harness.wait import PAUSE, wait_for
+from harness.wait import wait_for
 
 SEED = int(os.environ.get("SEED") or random.SystemRandom().randrange(2**32))
 THREADS = 8
 WALLET = 3000
 ENOUGH = 10**6
+AWAY_SECONDS = 0.1
 
 
 class Deed:
@@ -90,7 +90,7 @@ class Load:
             deed = self.next()
             deed.ask(self.shop)
             if deed.answer is None:
-                time.sleep(PAUSE)  # nobody is there; no busy loop until somebody is
+                self.ended.wait(AWAY_SECONDS)  # nobody is there; customers do not hammer at the door
 
     def answered(self):
         return sum(deed.answer is not None for deed in list(self.deeds))
@@ -176,6 +176,7 @@ def crash_test(shop, crashes, crash):
     print(f"SEED={SEED}")
     load = Load(shop, SEED)
     load.run(crashes, crash)
+    assert load.answered() < len(load.deeds), "no crash hit anything"
     shop.settle()
     shop.assert_sound()
     assert_kept(load)

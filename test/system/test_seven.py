@@ -20,7 +20,7 @@ SAGA = "/order/order/saga"
 
 @pytest.fixture(scope="module")
 def seven():
-    with opened(SevenShops()) as shops:
+    with opened(SevenShops(REQUEST_TIMEOUT="6s")) as shops:
         yield shops
         shops.assert_sound()
         shops.stop()

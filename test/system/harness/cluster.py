@@ -75,8 +75,12 @@ class Cluster:
         return urllib.parse.urlsplit(self.root_url)._replace(path="/" + database).geturl()
 
     def create_database(self, name):
-        with contextlib.closing(self.connect()) as db, db.cursor() as cursor:
-            cursor.execute(f'CREATE DATABASE "{name}"')
+        self.copy_database("template1", name)
+
+    def copy_database(self, source, name):
+        """Nobody may be connected to the source."""
+        with contextlib.closing(self.connect("postgres")) as db, db.cursor() as cursor:
+            cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
 
     def connect(self, database="skald"):
         db = psycopg2.connect(self.url(database))

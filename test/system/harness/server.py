@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 
+from . import process
 from .client import Client
 from .cluster import ROOT
 from .wait import free_port, wait_for
@@ -31,19 +32,6 @@ def skald(*arguments, timeout=120, **settings):
     """Runs a command of the executable to its end."""
     return subprocess.run([SKALD, *arguments], env=environment(**settings), capture_output=True, text=True,
                           stdin=subprocess.DEVNULL, timeout=timeout)
-
-
-def status_of(pid):
-    """(parent, process group) of a running process; None: it is gone or a zombie."""
-    try:
-        state, parent, group = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[:3]
-    except OSError:
-        return None
-    return None if state == "Z" else (int(parent), int(group))
-
-
-def all_pids():
-    return [int(entry.name) for entry in pathlib.Path("/proc").glob("[0-9]*")]
 
 
 class Server:
@@ -78,11 +66,10 @@ class Server:
 
     def pids(self):
         """Every process of the server's group, without those already dead."""
-        group = self.process.pid
-        return [pid for pid in all_pids() if (status_of(pid) or (0, 0))[1] == group]
+        return process.group(self.process.pid)
 
     def workers(self):
-        return [pid for pid in self.pids() if (status_of(pid) or (0, 0))[0] == self.process.pid]
+        return process.children(self.process.pid)
 
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)

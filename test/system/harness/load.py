@@ -1,0 +1,23 @@
+"""Load by wrk, with the scripts of the bench."""
+
+import re
+import shutil
+import subprocess
+
+from .cluster import ROOT
+
+SCRIPTS = ROOT / "test/bench"
+
+
+def wrk(script, url, connections, seconds):
+    """Count, rate and latencies in ms; every request must have succeeded."""
+    program = shutil.which("wrk")
+    assert program, "wrk is not installed. Install it: tools/install_packages test"
+    done = subprocess.run([program, "-t", "1" if connections < 2 else "2", "-c", str(connections), "-d", f"{seconds}s",
+                           "--timeout", "30s", "--latency", "-s", SCRIPTS / script, url], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = {name: int(value) for name, value in
+              re.findall(r"(\w+)=(-?\d+)", re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE).group(1))}
+    assert result["requests"] and not result["errors"], f"{script} on {url}: {done.stdout}"
+    return {"count": result["requests"], "rate": result["requests"] / result["micros"] * 1e6, "p50": result["p50"] / 1000,
+            "p99": result["p99"] / 1000}
