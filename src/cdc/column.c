@@ -14,7 +14,7 @@
 typedef bool CellWriter(Buf *out, const Column *column, Str text);
 
 typedef struct ColumnType {
-  uint32_t oid; /* pg_type.oid, fixed for all servers */
+  uint32_t oid;            /* pg_type.oid, fixed for all servers */
   const char *kind, *name; /* of Kafka Connect; NULL: depends on modifier or mode, or no name */
   const char *zero;        /* what NULL becomes in a NOT NULL column, where only a key was sent */
   CellWriter *write;
@@ -202,7 +202,7 @@ static bool write_bytea(Buf *out, const Column *column, Str text) {
   { oid, "string", NULL, "\"\"", write_string, generated, "\"" UNAVAILABLE "\"" }
 
 static const ColumnType types[] = {
-    {16, "boolean", NULL, "false", write_bool, "f", NULL},                                        /* bool */
+    {16, "boolean", NULL, "false", write_bool, "f", NULL},                                          /* bool */
     {17, "bytes", NULL, "\"\"", write_bytea, NULL, "\"X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==\""}, /* bytea */
     TEXT_TYPE(18, NULL),                                                                            /* "char" */
     TEXT_TYPE(19, NULL),                                                                            /* name */
@@ -220,10 +220,10 @@ static const ColumnType types[] = {
     {1083, NULL, NULL, "0", write_time, "00:00:00", NULL},                                          /* time */
     {1114, NULL, NULL, "0", write_timestamp, "1970-01-01 00:00:00", NULL},                          /* timestamp */
     {1184, "string", "io.debezium.time.ZonedTimestamp", "\"1970-01-01T00:00:00Z\"", write_timestamptz,
-     "1970-01-01 00:00:00+00", NULL},                                                               /* timestamptz */
-    {1700, NULL, NULL, NULL, write_numeric, "0.0", NULL},                                           /* numeric */
-    {2950, "string", "io.debezium.data.Uuid", "\"\"", write_string, ZERO_UUID, NULL},               /* uuid */
-    {3802, "string", "io.debezium.data.Json", "\"\"", write_string, "{}", "\"" UNAVAILABLE "\""},   /* jsonb */
+     "1970-01-01 00:00:00+00", NULL},                                                             /* timestamptz */
+    {1700, NULL, NULL, NULL, write_numeric, "0.0", NULL},                                         /* numeric */
+    {2950, "string", "io.debezium.data.Uuid", "\"\"", write_string, ZERO_UUID, NULL},             /* uuid */
+    {3802, "string", "io.debezium.data.Json", "\"\"", write_string, "{}", "\"" UNAVAILABLE "\""}, /* jsonb */
 };
 
 static const ColumnType *find_type(uint32_t oid) {
@@ -236,7 +236,8 @@ static const ColumnType *find_type(uint32_t oid) {
 bool column_type_known(uint32_t type, int32_t modifier, Decimals decimals) {
   const ColumnType *found = find_type(type);
   bool scaled = decimals == DECIMALS_STRING || decimals == DECIMALS_PRECISE;
-  return found && !(found->write == write_numeric && scaled && scale_of(modifier) < NO_SCALE);
+  return decimals == DECIMALS_EXACT ||
+         (found && !(found->write == write_numeric && scaled && scale_of(modifier) < NO_SCALE));
 }
 
 /* Characters beyond the first plane are written as two escapes, as Jackson does: a key's bytes choose its partition. */
@@ -264,59 +265,73 @@ void column_write_text(Buf *out, Str text) {
     buf_free(&whole);
 }
 
-int column_write(Buf *out, const Column *column, const PgoCell *cell) {
-  if (cell->kind == 'u') {
-    if (column->type && !column->type->unavailable)
-      return E_RANGE;
-    buf_cstr(out, column->type ? column->type->unavailable : "\"" UNAVAILABLE "\"");
-    return E_OK;
-  }
-  if (!column->type) {
-    column_write_text(out, cell->text);
-    return E_OK;
-  }
-  return column->type->write(out, column, cell->text) ? E_OK : E_RANGE;
+static bool write_cell(Buf *out, const Column *column, const PgoCell *cell) {
+  const ColumnType *type = column->type;
+  if (cell->kind != 'u')
+    return type && type->write(out, column, cell->text);
+  if (!type || !type->unavailable)
+    return false;
+  buf_cstr(out, type->unavailable);
+  return true;
 }
 
-/* What a default's source says, as Debezium reads it: a function call stands for an empty value of the type, a quoted
- * literal for what is in its first quotes, anything else for itself. Absent: NULL. */
-static bool is_call(Str source) {
+int column_write(Buf *out, const Column *column, const PgoCell *cell) {
+  if (write_cell(out, column, cell))
+    return E_OK;
+  if (column->decimals != DECIMALS_EXACT)
+    return E_RANGE;
+  column_write_text(out, cell->kind == 'u' ? STR(UNAVAILABLE) : cell->text);
+  return E_OK;
+}
+
+static bool is_clock(Str source) {
   static const char *const clocks[] = {"current_timestamp", "current_time", "current_date", "localtime",
                                        "localtimestamp"};
   for (size_t i = 0; i < sizeof(clocks) / sizeof(clocks[0]); i++)
     if (str_eq_nocase(source, str_from(clocks[i])))
       return true;
-  size_t n = source.n > 0 && source.p[0] == '(' ? 1 : 0, first = n;
-  while (n < source.n && (source.p[n] == '_' || source.p[n] == '.' || (source.p[n] >= '0' && source.p[n] <= '9') ||
-                          (source.p[n] >= 'a' && source.p[n] <= 'z') || (source.p[n] >= 'A' && source.p[n] <= 'Z')))
-    n++;
-  return n > first && n < source.n && source.p[n] == '(' && memchr(source.p + n, ')', source.n - n);
+  return false;
 }
 
+/* A name, perhaps behind one parenthesis, that is followed by a pair of them. */
+static bool is_call(Str source) {
+  static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.";
+  if (str_starts(source, STR("(")))
+    source = (Str){source.p + 1, source.n - 1};
+  size_t n = 0;
+  while (n < source.n && memchr(letters, source.p[n], sizeof(letters) - 1))
+    n++;
+  return n > 0 && n < source.n && source.p[n] == '(' && memchr(source.p + n, ')', source.n - n);
+}
+
+/* What a default's source says, as Debezium reads it: a function call stands for an empty value of the type, a quoted
+ * literal for what is in its first quotes, anything else for itself. Absent: NULL. */
 static Str default_text(const ColumnType *type, Str source) {
-  if (is_call(source))
+  if (str_starts(source, STR("NULL::")))
+    return (Str){0};
+  if (is_clock(source) || is_call(source))
     return str_from(type->generated);
   Str rest = source;
   (void)str_cut(&rest, '\'');
-  if (!rest.p)
-    return str_starts(source, STR("NULL::")) ? (Str){0} : source;
-  return str_cut(&rest, '\'');
+  return rest.p ? str_cut(&rest, '\'') : source;
+}
+
+/* Connect cannot hold a struct as a default. */
+static bool is_struct(const Column *column) {
+  return column->type && column->type->write == write_numeric && column->decimals == DECIMALS_PRECISE &&
+         scale_of(column->modifier) == NO_SCALE;
 }
 
 /* Empty without a default that can be shown. */
 static Str default_json(Arena *arena, const Column *column, Str source) {
   Buf json = {.arena = arena};
   const ColumnType *type = column->type;
-  if (!source.p || !type || !type->generated || str_starts(source, STR("NULL::")))
+  if (!source.p || !type || !type->generated || is_struct(column))
     return (Str){0};
   Str text = default_text(type, source);
-  if (type->write == write_bool)
-    text = str_eq_nocase(text, STR("true")) || str_eq(text, STR("t")) ? STR("t") : STR("f");
-  bool is_struct =
-      type->write == write_numeric && column->decimals == DECIMALS_PRECISE && scale_of(column->modifier) == NO_SCALE;
-  if (!text.p || is_struct || !type->write(&json, column, text))
-    return (Str){0};
-  return buf_view(&json);
+  if (text.p && type->write == write_bool)
+    text = str_eq_nocase(text, STR("true")) ? STR("t") : STR("f");
+  return text.p && type->write(&json, column, text) ? buf_view(&json) : (Str){0};
 }
 
 static void write_zero(Buf *out, const Column *column) {
@@ -347,9 +362,8 @@ static Form form_of(const Column *column) {
     return (Form){"string", NULL};
   if (column->decimals != DECIMALS_PRECISE)
     return (Form){"double", NULL};
-  if (scale_of(column->modifier) != NO_SCALE)
-    return (Form){"bytes", "org.apache.kafka.connect.data.Decimal"};
-  return (Form){"struct", "io.debezium.data.VariableScaleDecimal"};
+  return is_struct(column) ? (Form){"struct", "io.debezium.data.VariableScaleDecimal"}
+                           : (Form){"bytes", "org.apache.kafka.connect.data.Decimal"};
 }
 
 /* The members in the order of Connect's JsonConverter: type, fields, optional, name, version, doc, parameters,

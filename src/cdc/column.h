@@ -11,13 +11,15 @@ typedef enum Decimals { /* Debezium's decimal.handling.mode, and one of ours */
                         DECIMALS_DOUBLE,
                         DECIMALS_STRING,
                         DECIMALS_PRECISE,
-                        DECIMALS_EXACT, /* a JSON number of PostgreSQL's own digits; for readers that keep them */
+                        DECIMALS_EXACT, /* JSON numbers of PostgreSQL's own digits, and whatever has no form as text:
+                                           refuses nothing */
 } Decimals;
 
 /* What the replication stream does not say about a column. */
 typedef struct ColumnFacts {
   bool required;      /* NOT NULL */
   Str default_source; /* pg_get_expr of the default; absent: none */
+  Str type_name;      /* for people; absent: not known */
 } ColumnFacts;
 
 typedef struct Column {
@@ -34,7 +36,7 @@ bool column_type_known(uint32_t type, int32_t modifier, Decimals decimals);
 /* Everything lives in the arena, except what type and decimals say. A type not known becomes text. */
 void column_prepare(Arena *arena, const PgoColumn *column, const ColumnFacts *facts, Decimals decimals, Column *ret);
 /* A cell that is not NULL; 'u' becomes Debezium's placeholder. E_RANGE: the value has no form in JSON, or an unchanged
- * one was not sent and its type has no placeholder; nothing was written. */
+ * one was not sent and its type has no placeholder; nothing was written. Never with DECIMALS_EXACT. */
 MUST_CHECK int column_write(Buf *out, const Column *column, const PgoCell *cell);
 /* A JSON string with the bytes that Jackson gives it. */
 void column_write_text(Buf *out, Str text);

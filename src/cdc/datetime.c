@@ -74,7 +74,8 @@ static bool take_end(Str *rest, Moment *m) {
   return rest->n == 0 && is_day(m->year, m->month, m->day);
 }
 
-/* Days since 1970-01-01 of the proleptic Gregorian calendar; years begin in March, so that the leap day is their last. */
+/* Days since 1970-01-01 of the proleptic Gregorian calendar; years begin in March, so that the leap day is their last.
+ */
 static int64_t days_of(const Moment *m) {
   int64_t year = m->year - (m->month <= 2);
   int64_t era = (year >= 0 ? year : year - 399) / 400;

@@ -7,7 +7,6 @@
 
 struct RecordTable {
   Str topic;
-  bool any_type;
   int count;
   Column *columns;
   int key_count;
@@ -23,7 +22,8 @@ static const char source_schema[] =
     "{\"type\":\"string\",\"optional\":false,\"field\":\"connector\"},"
     "{\"type\":\"string\",\"optional\":false,\"field\":\"name\"},"
     "{\"type\":\"int64\",\"optional\":false,\"field\":\"ts_ms\"},"
-    "{\"type\":\"string\",\"optional\":true,\"name\":\"io.debezium.data.Enum\",\"version\":1,\"parameters\":{\"allowed\":"
+    "{\"type\":\"string\",\"optional\":true,\"name\":\"io.debezium.data.Enum\",\"version\":1,\"parameters\":{"
+    "\"allowed\":"
     "\"true,first,first_in_data_collection,last_in_data_collection,last,false,incremental\"},\"default\":\"false\","
     "\"field\":\"snapshot\"},"
     "{\"type\":\"string\",\"optional\":false,\"field\":\"db\"},"
@@ -117,12 +117,14 @@ static int prepare_columns(Arena *arena, RecordTable *t, const RecordStyle *styl
   t->columns = ARENA_ARRAY(arena, Column, (size_t)t->count + 1);
   for (int i = 0; i < t->count; i++) {
     const PgoColumn *column = &relation->columns[i];
-    if (!style->any_type && !column_type_known(column->type, column->modifier, style->decimals)) {
-      *error = arena_printf(arena, "column %.*s of table %.*s.%.*s has a type (oid %u) that cannot be sent",
-                            STR_FMT(column->name), STR_FMT(relation->schema), STR_FMT(relation->name), column->type);
+    const ColumnFacts *known = facts->columns ? &facts->columns[i] : &nothing;
+    if (!column_type_known(column->type, column->modifier, style->decimals)) {
+      *error = arena_printf(arena, "table %.*s.%.*s, column %.*s: values of type %.*s (oid %u) cannot be sent",
+                            STR_FMT(relation->schema), STR_FMT(relation->name), STR_FMT(column->name),
+                            STR_FMT(known->type_name), column->type);
       return E_FIELD;
     }
-    column_prepare(arena, column, facts->columns ? &facts->columns[i] : &nothing, style->decimals, &t->columns[i]);
+    column_prepare(arena, column, known, style->decimals, &t->columns[i]);
   }
   return E_OK;
 }
@@ -177,9 +179,8 @@ static void prepare_source(Arena *arena, RecordTable *t, Str prefix, const PgoRe
 int record_table_new(Arena *arena, const RecordStyle *style, const PgoRelation *relation, const RecordFacts *facts,
                      RecordTable **ret, Str *error) {
   RecordTable *t = ARENA_NEW(arena, RecordTable);
-  t->any_type = style->any_type;
-  Str name = arena_printf(arena, "%.*s.%.*s.%.*s", STR_FMT(style->prefix), STR_FMT(relation->schema),
-                          STR_FMT(relation->name));
+  Str name =
+      arena_printf(arena, "%.*s.%.*s.%.*s", STR_FMT(style->prefix), STR_FMT(relation->schema), STR_FMT(relation->name));
   t->topic = sanitized_topic(arena, name);
   TRY(prepare_columns(arena, t, style, relation, facts, error));
   TRY(choose_key(arena, t, style->key_columns, relation, facts, error));
@@ -209,12 +210,7 @@ static int write_cell(Buf *out, const RecordTable *t, int i, const PgoTuple *row
     buf_str(out, column->null);
     return E_OK;
   }
-  int rc = column_write(out, column, cell);
-  if (rc < 0 && t->any_type) {
-    column_write_text(out, cell->text);
-    rc = E_OK;
-  }
-  return rc;
+  return column_write(out, column, cell);
 }
 
 static int write_row(Buf *out, const RecordTable *t, const char *label, const PgoTuple *row, const PgoTuple *fallback,
@@ -302,9 +298,9 @@ int record_value(Buf *out, const RecordTable *t, const RecordSource *source, cha
   size_t start = out->n;
   buf_str(out, t->value_head);
   buf_char(out, '{');
-  int rc = write_row(out, t, "\"before\":", before, NULL, ret_column);
+  int rc = write_row(out, t, "\"before\":", op == 'c' ? NULL : before, NULL, ret_column);
   if (rc == E_OK)
-    rc = write_row(out, t, "\"after\":", after, before, ret_column);
+    rc = write_row(out, t, "\"after\":", op == 'd' ? NULL : after, before, ret_column);
   if (rc < 0) {
     out->n = start;
     return rc;

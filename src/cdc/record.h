@@ -8,9 +8,8 @@
 typedef struct RecordStyle {
   Str prefix; /* of topics; the connector's logical name */
   Decimals decimals;
-  bool schemas;     /* each key and value carries its schema */
-  bool any_type;    /* a type not known, or a value without a form, is sent as text instead of refused */
-  Str key_columns;  /* Debezium's message.key.columns, with names for patterns: schema.table:column,…;… */
+  bool schemas;    /* each key and value carries its schema */
+  Str key_columns; /* Debezium's message.key.columns, with names for patterns: schema.table:column,…;… */
 } RecordStyle;
 
 /* The source block: where a change stands. */
@@ -42,9 +41,9 @@ bool record_has_key(const RecordTable *table); /* without one keys are null */
 
 /* The key of a row. payload_only leaves the schema out, as headers have it. E_RANGE: as record_value. */
 MUST_CHECK int record_key(Buf *out, const RecordTable *table, const PgoTuple *row, bool payload_only);
-/* The value of a change, in the field order of Debezium 3.5. before and after may be NULL; op is one of c u d t. An
- * unchanged value that was not sent is taken from before. E_RANGE: a value that has no form in JSON; *ret_column tells
- * whose, and out is as it was. */
+/* The value of a change, in the field order of Debezium 3.5; op is one of c u d t. Either row may be NULL; a create
+ * does not show before, nor a delete after. An unchanged value that was not sent is taken from before. E_RANGE: a value
+ * that has no form in JSON; *ret_column tells whose, and out is as it was. */
 MUST_CHECK int record_value(Buf *out, const RecordTable *table, const RecordSource *source, char op,
                             const PgoTuple *before, const PgoTuple *after, int64_t now_ns, Str *ret_column);
 
