@@ -146,6 +146,7 @@ static void drain(void *arg) {
   (void)arg;
   LOG(INFO, "serve", "draining");
   http_server_drain(loop_now_us() + conf.drain_us);
+  service_stop_all();
   loop_stop();
 }
 
