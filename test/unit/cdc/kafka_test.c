@@ -47,7 +47,22 @@ static void run_body(void *arg) {
   loop_stop();
 }
 
+#if defined(__has_feature)
+#define HAS_FEATURE(x) __has_feature(x)
+#else
+#define HAS_FEATURE(x) 0
+#endif
+#if defined(__SANITIZE_THREAD__) || HAS_FEATURE(thread_sanitizer)
+#define WATCHES_THREADS 1
+#else
+#define WATCHES_THREADS 0
+#endif
+
 static void in_loop(void (*body)(void), int partitions) {
+  if (WATCHES_THREADS) {
+    unit_skip("the thread sanitizer does not know the C11 threads that librdkafka makes");
+    return;
+  }
   fflush(stdout);
   pid_t child = fork();
   if (child == 0) {
@@ -382,7 +397,7 @@ static void shared_group(void) {
   produce_numbers(0, 1000, 4);
   UNTIL(distinct_seen == 1000);
   start_reader(&b, 1000);
-  UNTIL(status_of(a.source).rebalances == 2 && status_of(b.source).rebalances == 1);
+  UNTIL(status_of(a.source).rebalances >= 2 && status_of(b.source).rebalances >= 1);
   produce_numbers(1000, 1000, 4);
   UNTIL(distinct_seen == 2000);
   EXPECT(b.batches > 0);
@@ -409,7 +424,7 @@ static void batch_in_hand(void) {
   EXPECT_INT(b.batches, 0);
   int in_hand = batch.count;
   a->done(a);
-  UNTIL(status_of(a).rebalances == 2 && status_of(b.source).rebalances == 1);
+  UNTIL(status_of(a).rebalances >= 2 && status_of(b.source).rebalances >= 1);
   a->close(a);
   UNTIL(distinct_seen >= 200 - in_hand);
   end_reader(&b);
