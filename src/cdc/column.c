@@ -119,18 +119,26 @@ static void write_instant(Buf *out, const Column *column, int64_t us) {
   buf_int(out, is_millis(column->modifier) ? us / 1000 - (rest < 0) : us);
 }
 
-/* What Debezium's numbers for it come to; they mean nothing, but readers may know them. */
+/* Infinity has numbers of Debezium's own. */
 static bool is_infinity(Str text, bool *ret_negative) {
   *ret_negative = str_eq(text, STR("-infinity"));
   return *ret_negative || str_eq(text, STR("infinity"));
 }
 
+static int64_t infinite_instant(bool millis, bool negative) {
+  if (millis)
+    return negative ? INT64_C(-9223372036832400000) : INT64_C(9223372036825200000);
+  return negative ? INT64_MIN : INT64_MAX;
+}
+
 static bool write_timestamp(Buf *out, const Column *column, Str text) {
   int64_t us = 0;
   bool negative = false;
-  if (is_infinity(text, &negative))
-    us = negative ? INT64_C(-9223372036832400000) : INT64_C(9223372036825200000);
-  else if (!datetime_timestamp(text, &us))
+  if (is_infinity(text, &negative)) {
+    buf_int(out, infinite_instant(is_millis(column->modifier), negative));
+    return true;
+  }
+  if (!datetime_timestamp(text, &us))
     return false;
   write_instant(out, column, us);
   return true;
@@ -141,7 +149,7 @@ static bool write_date(Buf *out, const Column *column, Str text) {
   int64_t days = 0;
   bool negative = false;
   if (is_infinity(text, &negative))
-    days = negative ? -2147472691 : -2147472692;
+    days = negative ? -2147472691 : 2146033979;
   else if (!datetime_date(text, &days))
     return false;
   buf_int(out, days);
@@ -284,6 +292,19 @@ int column_write(Buf *out, const Column *column, const PgoCell *cell) {
   return E_OK;
 }
 
+int column_write_header(Buf *out, const Column *column, const PgoCell *cell) {
+  if (cell->kind != 't' || !column->type || column->type->write != write_string)
+    return column_write(out, column, cell);
+  buf_char(out, '"');
+  for (size_t i = 0; i < cell->text.n; i++) {
+    if (cell->text.p[i] == '"' || cell->text.p[i] == '\\')
+      buf_char(out, '\\');
+    buf_char(out, cell->text.p[i]);
+  }
+  buf_char(out, '"');
+  return E_OK;
+}
+
 static bool is_clock(Str source) {
   static const char *const clocks[] = {"current_timestamp", "current_time", "current_date", "localtime",
                                        "localtimestamp"};
@@ -306,14 +327,23 @@ static bool is_call(Str source) {
 
 /* What a default's source says, as Debezium reads it: a function call stands for an empty value of the type, a quoted
  * literal for what is in its first quotes, anything else for itself. Absent: NULL. */
-static Str default_text(const ColumnType *type, Str source) {
+static Str default_text(Arena *arena, const ColumnType *type, Str source) {
   if (str_starts(source, STR("NULL::")))
     return (Str){0};
   if (is_clock(source) || is_call(source))
     return str_from(type->generated);
   Str rest = source;
   (void)str_cut(&rest, '\'');
-  return rest.p ? str_cut(&rest, '\'') : source;
+  if (!rest.p)
+    return source;
+  Buf literal = {.arena = arena};
+  buf_str(&literal, str_cut(&rest, '\''));
+  while (rest.n > 0 && rest.p[0] == '\'') { /* two of them stand for one */
+    buf_char(&literal, *rest.p);
+    rest = (Str){rest.p + 1, rest.n - 1};
+    buf_str(&literal, str_cut(&rest, '\''));
+  }
+  return buf_view(&literal);
 }
 
 /* Connect cannot hold a struct as a default. */
@@ -328,7 +358,7 @@ static Str default_json(Arena *arena, const Column *column, Str source) {
   const ColumnType *type = column->type;
   if (!source.p || !type || !type->generated || is_struct(column))
     return (Str){0};
-  Str text = default_text(type, source);
+  Str text = default_text(arena, type, source);
   if (text.p && type->write == write_bool)
     text = str_eq_nocase(text, STR("true")) ? STR("t") : STR("f");
   return text.p && type->write(&json, column, text) ? buf_view(&json) : (Str){0};

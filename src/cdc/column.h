@@ -38,6 +38,8 @@ void column_prepare(Arena *arena, const PgoColumn *column, const ColumnFacts *fa
 /* A cell that is not NULL; 'u' becomes Debezium's placeholder. E_RANGE: the value has no form in JSON, or an unchanged
  * one was not sent and its type has no placeholder; nothing was written. Never with DECIMALS_EXACT. */
 MUST_CHECK int column_write(Buf *out, const Column *column, const PgoCell *cell);
+/* The same as Connect's SimpleHeaderConverter writes it, whose texts have no escapes but for quote and backslash. */
+MUST_CHECK int column_write_header(Buf *out, const Column *column, const PgoCell *cell);
 /* A JSON string with the bytes that Jackson gives it. */
 void column_write_text(Buf *out, Str text);
 

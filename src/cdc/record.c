@@ -199,21 +199,27 @@ bool record_has_key(const RecordTable *table) {
   return table->key_count > 0;
 }
 
-/* fallback: the old row, or NULL. */
-static int write_cell(Buf *out, const RecordTable *t, int i, const PgoTuple *row, const PgoTuple *fallback) {
-  const Column *column = &t->columns[i];
-  const PgoCell *cell = i < row->count ? &row->cells[i] : NULL;
-  if (cell && cell->kind == 'u' && fallback && i < fallback->count && fallback->cells[i].kind == 't')
-    cell = &fallback->cells[i];
+typedef int CellWriter(Buf *out, const Column *column, const PgoCell *cell);
+
+static int write_cell(Buf *out, const Column *column, const PgoCell *cell, CellWriter *write) {
   buf_str(out, column->label);
-  if (!cell || cell->kind == 'n') {
-    buf_str(out, column->null);
-    return E_OK;
-  }
-  return column_write(out, column, cell);
+  if (cell && cell->kind != 'n')
+    return write(out, column, cell);
+  buf_str(out, column->null);
+  return E_OK;
 }
 
-static int write_row(Buf *out, const RecordTable *t, const char *label, const PgoTuple *row, const PgoTuple *fallback,
+static const PgoCell *cell_of(const PgoTuple *row, int i) {
+  return row && i < row->count ? &row->cells[i] : NULL;
+}
+
+/* An unchanged value that was not sent is the old row's, where that has one. */
+static const PgoCell *sent_cell(const PgoTuple *row, const PgoTuple *old, int i) {
+  const PgoCell *cell = cell_of(row, i), *before = cell_of(old, i);
+  return cell && cell->kind == 'u' && before && before->kind == 't' ? before : cell;
+}
+
+static int write_row(Buf *out, const RecordTable *t, const char *label, const PgoTuple *row, const PgoTuple *old,
                      Str *ret_column) {
   buf_cstr(out, label);
   if (!row) {
@@ -224,7 +230,7 @@ static int write_row(Buf *out, const RecordTable *t, const char *label, const Pg
   for (int i = 0; i < t->count; i++) {
     if (i > 0)
       buf_char(out, ',');
-    int rc = write_cell(out, t, i, row, fallback);
+    int rc = write_cell(out, &t->columns[i], sent_cell(row, old, i), column_write);
     if (rc < 0)
       *ret_column = t->columns[i].name;
     TRY(rc);
@@ -233,21 +239,32 @@ static int write_row(Buf *out, const RecordTable *t, const char *label, const Pg
   return E_OK;
 }
 
-int record_key(Buf *out, const RecordTable *t, const PgoTuple *row, bool payload_only) {
-  size_t before = out->n;
-  if (!payload_only)
-    buf_str(out, t->key_head);
+static int write_key(Buf *out, const RecordTable *t, const PgoTuple *row, CellWriter *write) {
   for (int i = 0; i < t->key_count; i++) {
     buf_char(out, i > 0 ? ',' : '{');
-    int rc = write_cell(out, t, t->key[i], row, NULL);
-    if (rc < 0)
-      out->n = before;
-    TRY(rc);
+    TRY(write_cell(out, &t->columns[t->key[i]], cell_of(row, t->key[i]), write));
   }
   buf_char(out, '}');
-  if (!payload_only)
-    buf_str(out, t->key_tail);
   return E_OK;
+}
+
+int record_key(Buf *out, const RecordTable *t, const PgoTuple *row) {
+  size_t before = out->n;
+  buf_str(out, t->key_head);
+  int rc = write_key(out, t, row, column_write);
+  if (rc < 0)
+    out->n = before;
+  TRY(rc);
+  buf_str(out, t->key_tail);
+  return E_OK;
+}
+
+int record_key_header(Buf *out, const RecordTable *t, const PgoTuple *row) {
+  size_t before = out->n;
+  int rc = write_key(out, t, row, column_write_header);
+  if (rc < 0)
+    out->n = before;
+  return rc;
 }
 
 static void add_times(Buf *out, int64_t ns) {

@@ -39,8 +39,9 @@ MUST_CHECK int record_table_new(Arena *arena, const RecordStyle *style, const Pg
 Str record_topic(const RecordTable *table);    /* zero-terminated */
 bool record_has_key(const RecordTable *table); /* without one keys are null */
 
-/* The key of a row. payload_only leaves the schema out, as headers have it. E_RANGE: as record_value. */
-MUST_CHECK int record_key(Buf *out, const RecordTable *table, const PgoTuple *row, bool payload_only);
+/* The key of a row, and what a header says of it. E_RANGE: as record_value. */
+MUST_CHECK int record_key(Buf *out, const RecordTable *table, const PgoTuple *row);
+MUST_CHECK int record_key_header(Buf *out, const RecordTable *table, const PgoTuple *row);
 /* The value of a change, in the field order of Debezium 3.5; op is one of c u d t. Either row may be NULL; a create
  * does not show before, nor a delete after. An unchanged value that was not sent is taken from before. E_RANGE: a value
  * that has no form in JSON; *ret_column tells whose, and out is as it was. */

@@ -183,7 +183,7 @@ static int build_key(Relay *r, Buf *out, const Change *c, const PgoTuple *row, S
   if (!row || !record_has_key(c->table))
     return E_OK;
   buf_clear(out);
-  if (record_key(out, c->table, row, false) < 0)
+  if (record_key(out, c->table, row) < 0)
     return refuse_value(r, c, STR("of the key"));
   *ret = buf_view(out);
   return E_OK;
@@ -204,8 +204,8 @@ static int publish(Relay *r, const Change *c, char op, Str key, const KafkaHeade
 static int publish_moved(Relay *r, const Change *c, Str old_key, Str new_key) {
   SCOPED_ARENA arena = arena_new();
   Buf old_payload = {.arena = arena}, new_payload = {.arena = arena};
-  TRY(record_key(&old_payload, c->table, c->before, true));
-  TRY(record_key(&new_payload, c->table, c->after, true));
+  TRY(record_key_header(&old_payload, c->table, c->before));
+  TRY(record_key_header(&new_payload, c->table, c->after));
   TRY(publish(r, c, 'd', old_key, &(KafkaHeader){NEW_KEY, buf_view(&new_payload)}));
   return publish(r, c, 'c', new_key, &(KafkaHeader){OLD_KEY, buf_view(&old_payload)});
 }

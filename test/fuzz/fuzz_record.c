@@ -56,7 +56,7 @@ static void check_cell(const RecordStyle *style, uint32_t type, int32_t modifier
     PROPERTY(out.n == 0 && culprit.p && style->decimals != DECIMALS_EXACT);
     return;
   }
-  PROPERTY(record_key(&key_out, table, &row, false) == E_OK);
+  PROPERTY(record_key(&key_out, table, &row) == E_OK);
   Envelope envelope;
   JsonValue *parsed = NULL;
   PROPERTY(envelope_parse(arena, buf_view(&out), &envelope) == E_OK && envelope.op == 'u' && envelope.after);

@@ -52,9 +52,15 @@ static Str value_of(Arena *arena, const RecordTable *table, char op, const PgoTu
   return buf_view(&out);
 }
 
-static Str key_of(Arena *arena, const RecordTable *table, const PgoTuple *row, bool payload_only) {
+static Str key_of(Arena *arena, const RecordTable *table, const PgoTuple *row) {
   Buf out = {.arena = arena};
-  CHECK_INT(record_key(&out, table, row, payload_only), E_OK);
+  CHECK_INT(record_key(&out, table, row), E_OK);
+  return buf_view(&out);
+}
+
+static Str header_of(Arena *arena, const RecordTable *table, const PgoTuple *row) {
+  Buf out = {.arena = arena};
+  CHECK_INT(record_key_header(&out, table, row), E_OK);
   return buf_view(&out);
 }
 
@@ -108,9 +114,9 @@ TEST(a_value_with_schema) {
 TEST(keys) {
   SCOPED_ARENA arena = arena_new();
   RecordTable *plain = table_of(arena, NULL, false), *schema = table_of(arena, NULL, true);
-  CHECK_STR(key_of(arena, plain, &purchase, false), "{\"id\":\"" SAMPLE_ID "\"}");
-  CHECK_STR(key_of(arena, schema, &purchase, true), "{\"id\":\"" SAMPLE_ID "\"}");
-  CHECK_STR(key_of(arena, schema, &purchase, false),
+  CHECK_STR(key_of(arena, plain, &purchase), "{\"id\":\"" SAMPLE_ID "\"}");
+  CHECK_STR(header_of(arena, schema, &purchase), "{\"id\":\"" SAMPLE_ID "\"}");
+  CHECK_STR(key_of(arena, schema, &purchase),
             "{\"schema\":{\"type\":\"struct\",\"fields\":[" MEMBER(
                 "string", "false",
                 "id") "],\"optional\":false,"
@@ -120,12 +126,21 @@ TEST(keys) {
 TEST(keys_of_chosen_columns) {
   SCOPED_ARENA arena = arena_new();
   RecordTable *account = table_of(arena, "s.other:x; billing.history_billings:billing_id", false);
-  CHECK_STR(key_of(arena, account, &purchase, false), "{\"billing_id\":\"" SAMPLE_ACCOUNT "\"}");
-  CHECK_STR(key_of(arena, account, &old_key, false), "{\"billing_id\":null}");
+  CHECK_STR(key_of(arena, account, &purchase), "{\"billing_id\":\"" SAMPLE_ACCOUNT "\"}");
+  CHECK_STR(key_of(arena, account, &old_key), "{\"billing_id\":null}");
   RecordTable *two = table_of(arena, "billing.history_billings:status, id", false);
-  CHECK_STR(key_of(arena, two, &purchase, false), "{\"status\":\"SUCCESS\",\"id\":\"" SAMPLE_ID "\"}");
+  CHECK_STR(key_of(arena, two, &purchase), "{\"status\":\"SUCCESS\",\"id\":\"" SAMPLE_ID "\"}");
   RecordTable *elsewhere = table_of(arena, "other.history_billings:status", false);
-  CHECK_STR(key_of(arena, elsewhere, &purchase, false), "{\"id\":\"" SAMPLE_ID "\"}");
+  CHECK_STR(key_of(arena, elsewhere, &purchase), "{\"id\":\"" SAMPLE_ID "\"}");
+}
+
+/* Connect escapes less in a header than in a record. */
+TEST(keys_in_headers) {
+  SCOPED_ARENA arena = arena_new();
+  RecordTable *table = table_of(arena, "billing.history_billings:id,sum,billing_id", true);
+  PgoCell cells[COLUMNS] = {{'t', STR("a\"\\\n\xf0\x9f\x98\x80")}, {'n', {0}}, {'t', STR("2.50")}};
+  CHECK_STR(header_of(arena, table, &(PgoTuple){COLUMNS, cells}),
+            "{\"id\":\"a\\\"\\\\\n\xf0\x9f\x98\x80\",\"sum\":2.5,\"billing_id\":null}");
 }
 
 TEST(a_key_column_that_is_not_there) {
