@@ -1,6 +1,7 @@
 /* skald: one executable, whose first argument says what to do. */
 #include "audit.h"
 #include "cdc/wal.h"
+#include "relay_command.h"
 #include "rt/config.h"
 #include "rt/fiber.h"
 #include "rt/http_server.h"
@@ -42,9 +43,16 @@ static const char *const log_formats[] = {"auto", "logstash", "text", NULL};
 #define SERVICE_URL(NAME, i, url)                                                                                      \
   { NAME "_URL", OPTION_TEXT, &conf.urls[i], url, 0, 0, NULL, "where it is when it is not in this process", false }
 
+#define DATABASE                                                                                                       \
+  {                                                                                                                    \
+    "DATABASE_URL", OPTION_TEXT, &conf.database, "postgresql:///skald", 0, 0, NULL,                                    \
+        "PostgreSQL 15 or newer, wal_level=logical; a schema per service", true                                        \
+  }
+
+static const Option billing_database_options[] = {DATABASE, SERVICE_DATABASE("BILLING", BILLING), {0}};
+
 static const Option database_options[] = {
-    {"DATABASE_URL", OPTION_TEXT, &conf.database, "postgresql:///skald", 0, 0, NULL,
-     "PostgreSQL 15 or newer, wal_level=logical; a schema per service", true},
+    DATABASE,
     SERVICE_DATABASE("ORDER", ORDER),
     SERVICE_DATABASE("PAYMENT", PAYMENT),
     SERVICE_DATABASE("WAREHOUSE", WAREHOUSE),
@@ -55,9 +63,18 @@ static const Option database_options[] = {
     {0},
 };
 
-static const Option serve_options[] = {
+static const Option process_options[] = {
     {"HOST", OPTION_TEXT, &conf.host, "127.0.0.1", 0, 0, NULL, "address to listen on", false},
     {"PORT", OPTION_INT, &conf.port, "8080", 1, 65535, NULL, "port to listen on", false},
+    {"DRAIN_TIMEOUT", OPTION_MILLIS, &conf.drain_us, "10s", 0, 600000, NULL,
+     "how long running work may take after SIGTERM", false},
+    {"LOG_LEVEL", OPTION_CHOICE, &conf.log_level, "info", 0, 0, log_levels, "what is logged", false},
+    {"LOG_FORMAT", OPTION_CHOICE, &conf.log_format, "auto", 0, 0, log_formats,
+     "auto: text on a terminal, else logstash", false},
+    {0},
+};
+
+static const Option serve_options[] = {
     {"WORKERS", OPTION_INT, &conf.workers, "0", 0, 64, NULL, "processes; 0: half the cores, at least one", false},
     {"DB_CONNECTIONS", OPTION_INT, &conf.connections, "2", 1, 64, NULL, "connections to each database and worker",
      false},
@@ -70,11 +87,6 @@ static const Option serve_options[] = {
     {"REQUEST_TIMEOUT", OPTION_MILLIS, &conf.request_us, "15s", 100, 600000, NULL, "deadline of a request", false},
     {"IDLE_TIMEOUT", OPTION_MILLIS, &conf.idle_us, "30s", 100, 3600000, NULL,
      "how long a client may be silent, or take to send a request", false},
-    {"DRAIN_TIMEOUT", OPTION_MILLIS, &conf.drain_us, "10s", 0, 600000, NULL,
-     "how long running requests may take after SIGTERM", false},
-    {"LOG_LEVEL", OPTION_CHOICE, &conf.log_level, "info", 0, 0, log_levels, "what is logged", false},
-    {"LOG_FORMAT", OPTION_CHOICE, &conf.log_format, "auto", 0, 0, log_formats,
-     "auto: text on a terminal, else logstash", false},
     {"SAGA_OWNER", OPTION_TEXT, &conf.owner, NULL, 0, 0, NULL, "this process's name; host and port when not set",
      false},
     SERVICE_URL("PAYMENT", PAYMENT, "http://payment:8080"),
@@ -86,7 +98,9 @@ static const Option serve_options[] = {
 };
 
 static const Option *const migrate_tables[] = {database_options, NULL};
-static const Option *const serve_tables[] = {database_options, serve_options, saga_options, notification_options, NULL};
+static const Option *const serve_tables[] = {database_options, process_options,      serve_options,
+                                             saga_options,     notification_options, NULL};
+static const Option *const relay_tables[] = {billing_database_options, process_options, relay_options, NULL};
 
 static const char *dsn_of(int i) {
   return conf.databases[i] ? conf.databases[i] : conf.database;
@@ -136,6 +150,7 @@ static void drain(void *arg) {
   (void)arg;
   LOG(INFO, "serve", "draining");
   http_server_drain(loop_now_us() + conf.drain_us);
+  service_stop_all();
   loop_stop();
 }
 
@@ -248,6 +263,22 @@ static int audit(int argc, char **argv) {
   return audit_run(&databases);
 }
 
+static int relay(int argc, char **argv) {
+  (void)argv;
+  if (argc > 0) {
+    fprintf(stderr, "skald: relay takes no arguments\n");
+    return 2;
+  }
+  static RelayProcess process;
+  process = (RelayProcess){.dsn = dsn_of(BILLING),
+                           .host = conf.host,
+                           .port = conf.port,
+                           .drain_us = conf.drain_us,
+                           .log_level = conf.log_level,
+                           .log_format = conf.log_format};
+  return relay_run(&process);
+}
+
 typedef struct Command {
   const char *name, *arguments, *help;
   int (*run)(int argc, char **argv);
@@ -257,6 +288,7 @@ typedef struct Command {
 static const Command commands[] = {
     {"serve", "[service…]", "serves the whole shop, or the services named", serve, serve_tables},
     {"migrate", "[service…]", "creates and upgrades the databases", migrate, migrate_tables},
+    {"relay", "", "publishes Billing's operations to Kafka as Debezium would", relay, relay_tables},
     {"audit", "", "checks that every order, wallet, stock and notification is as it must be", audit, migrate_tables},
 };
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };

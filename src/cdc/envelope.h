@@ -1,29 +1,8 @@
-/* Debezium's change event envelope as JSON: built from a decoded row, and read back. */
+/* Debezium's change event envelope as JSON, read back. */
 #ifndef SKALD_CDC_ENVELOPE_H
 #define SKALD_CDC_ENVELOPE_H
 
-#include "cdc/pgoutput.h"
 #include "rt/json.h"
-
-/* The source block: where a change stands. */
-typedef struct EnvelopeSource {
-  Str version; /* of the connector that reads */
-  Str name;    /* topic prefix */
-  Str database;
-  uint64_t lsn;             /* of the change */
-  uint64_t last_commit_lsn; /* end of the transaction before it; 0: not known yet */
-  int64_t commit_us;        /* since 1970 */
-  uint32_t xid;
-  Str origin; /* absent: a change made here */
-  uint64_t origin_lsn;
-} EnvelopeSource;
-
-/* Writes the value payload without schema, in the field order of Debezium 3.5. before and after may be NULL; op is one
- * of c u d t. Columns are written by their type: numbers as numbers with PostgreSQL's own digits, so that numeric stays
- * exact; uuid, json, enum and all types without a form of their own as text; date, time and timestamp as days and
- * (milli- or) microseconds, timestamptz as ISO-8601 in UTC, bytea as base64. */
-void envelope_build(Buf *out, const EnvelopeSource *source, const PgoRelation *relation, char op,
-                    const PgoTuple *before, const PgoTuple *after, int64_t now_us);
 
 typedef struct Envelope {
   char op;                         /* c u d r t m; 0: nothing changed, a tombstone or a heartbeat */

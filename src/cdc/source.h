@@ -12,7 +12,8 @@ typedef struct ChangeEvent {
   Str position; /* where it stands in the stream, the same whenever it is repeated and unique within the source */
 } ChangeEvent;
 
-/* Whole transactions, except that one too large for a batch is cut. Everything lives until the batch is done. */
+/* From the WAL whole transactions, except that one too large for a batch is cut. Everything lives until the batch is
+ * done. */
 typedef struct ChangeBatch {
   const ChangeEvent *events;
   int count;
@@ -20,8 +21,10 @@ typedef struct ChangeBatch {
 
 typedef struct SourceStatus {
   bool connected;
-  int64_t lag_bytes; /* received and not done */
-  int64_t lag_us;    /* age of the oldest transaction that is not done; 0 without one */
+  int64_t lag_us;      /* age of the oldest event received that is not done; 0 without one */
+  int64_t lag_bytes;   /* received and not done; 0 where records are counted */
+  int64_t lag_records; /* up to the end of the stream and not done; 0 where bytes are counted */
+  int64_t rebalances;  /* how often the stream was shared out anew */
 } SourceStatus;
 
 typedef struct Source Source;

@@ -1,6 +1,7 @@
 /* Opens libpq connections without blocking the loop: names are resolved by libuv, the handshake waits in the fiber. */
 #include "rt/db_connect.h"
 
+#include "rt/fd.h"
 #include "rt/loop.h"
 
 #include <assert.h>
@@ -10,42 +11,6 @@
 #include <uv.h>
 
 #define PARAMETERS 8
-
-struct DbSocket {
-  uv_poll_t poll;
-  Fiber *fiber;
-};
-
-DbSocket *db_socket_new(int fd) {
-  DbSocket *s = calloc(1, sizeof(*s));
-  if (!s || uv_poll_init(loop_uv(), &s->poll, fd) < 0)
-    abort();
-  return s;
-}
-
-static void on_closed(uv_handle_t *handle) {
-  free(handle);
-}
-
-void db_socket_free(DbSocket *s) {
-  if (s)
-    uv_close((uv_handle_t *)&s->poll, on_closed);
-}
-
-static void on_ready(uv_poll_t *poll, int status, int events) {
-  (void)status; /* an error is found by who reads from the socket */
-  (void)events;
-  uv_poll_stop(poll);
-  fiber_wake(((DbSocket *)poll)->fiber);
-}
-
-int db_socket_wait(DbSocket *s, int events, const char *why, int64_t deadline_us) {
-  s->fiber = fiber_current();
-  uv_poll_start(&s->poll, events, on_ready);
-  int rc = fiber_wait(why, deadline_us);
-  uv_poll_stop(&s->poll);
-  return rc;
-}
 
 #define ADDRESSES 512
 
@@ -106,10 +71,10 @@ static int shake_hands(PGconn *pq) {
   while (status != PGRES_POLLING_OK) {
     if (status == PGRES_POLLING_FAILED || PQstatus(pq) == CONNECTION_BAD)
       return E_UNAVAILABLE;
-    DbSocket *socket = db_socket_new(PQsocket(pq));
-    int rc = db_socket_wait(socket, status == PGRES_POLLING_READING ? UV_READABLE : UV_WRITABLE, "postgres connect",
-                            deadline_us);
-    db_socket_free(socket);
+    Fd *socket = fd_watch(PQsocket(pq));
+    int rc =
+        fd_wait(socket, status == PGRES_POLLING_READING ? FD_READABLE : FD_WRITABLE, "postgres connect", deadline_us);
+    fd_unwatch(socket);
     TRY(rc);
     status = PQconnectPoll(pq);
   }

@@ -2,12 +2,12 @@
 #include "rt/db_replication.h"
 
 #include "rt/db_connect.h"
+#include "rt/fd.h"
 #include "rt/loop.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uv.h>
 
 /* Values come as text: fixed forms, whatever the server's or the role's defaults are. */
 #define FIXED_FORMS                                                                                                    \
@@ -16,7 +16,7 @@
 
 struct Replication {
   PGconn *pq;
-  DbSocket *socket;
+  Fd *socket;
   char *message; /* the last one read, libpq's memory */
   char error[256];
 };
@@ -39,7 +39,7 @@ int replication_open(const char *dsn, const char *application_name, Replication 
   const char *values[] = {"database", application_name, "UTF8", NULL};
   int rc = db_connect(dsn, keys, values, &r->pq);
   if (rc == E_OK)
-    r->socket = db_socket_new(PQsocket(r->pq));
+    r->socket = fd_watch(PQsocket(r->pq));
   else
     keep_error(r, PQerrorMessage(r->pq));
   return rc;
@@ -48,7 +48,7 @@ int replication_open(const char *dsn, const char *application_name, Replication 
 static int flush(Replication *r, int64_t deadline_us) {
   int rc = 0;
   while ((rc = PQflush(r->pq)) > 0) {
-    TRY(db_socket_wait(r->socket, UV_READABLE | UV_WRITABLE, "replication write", deadline_us));
+    TRY(fd_wait(r->socket, FD_READABLE | FD_WRITABLE, "replication write", deadline_us));
     if (!PQconsumeInput(r->pq)) /* a server that waits for us to read would never take what we write */
       return lost(r);
   }
@@ -74,7 +74,7 @@ static int run(Replication *r, const char *command) {
   int rc = E_OK;
   for (bool more = true; more;) {
     while (PQisBusy(r->pq)) {
-      TRY(db_socket_wait(r->socket, UV_READABLE, "replication start", deadline_us));
+      TRY(fd_wait(r->socket, FD_READABLE, "replication start", deadline_us));
       if (!PQconsumeInput(r->pq))
         return lost(r);
     }
@@ -131,7 +131,7 @@ int replication_read(Replication *r, Str *ret, int64_t deadline_us) {
   int rc = next_message(r, ret);
   if (rc != 0)
     return rc;
-  rc = db_socket_wait(r->socket, UV_READABLE, "replication", deadline_us);
+  rc = fd_wait(r->socket, FD_READABLE, "replication", deadline_us);
   if (rc == E_TIMEOUT)
     return 0;
   TRY(rc);
@@ -157,7 +157,7 @@ Str replication_error(const Replication *r) {
 void replication_close(Replication *r) {
   if (!r)
     return;
-  db_socket_free(r->socket);
+  fd_unwatch(r->socket);
   PQfreemem(r->message);
   PQfinish(r->pq);
   free(r);

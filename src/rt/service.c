@@ -174,6 +174,12 @@ int service_call(const char *service, HttpRequest *request, HttpReply *reply) {
   return url ? http_client_call(url, request, reply) : E_UNAVAILABLE;
 }
 
+void service_stop_all(void) {
+  for (int i = 0; i < registry.count; i++)
+    if (registry.services[i].def->stop)
+      registry.services[i].def->stop(&registry.services[i]);
+}
+
 static void health(HttpReply *reply, Arena *arena, bool with_databases) {
   const char *down = NULL;
   for (int i = 0; i < registry.count && with_databases && !down; i++)

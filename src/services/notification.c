@@ -1,9 +1,10 @@
 /* Notification: tells users of each operation on their account. Events of Billing's history come from a source; each
- * becomes exactly one row, in the stream's order. One whose user is not known yet is stored at once and addressed
- * later, so that the stream never waits for it. */
+ * becomes exactly one row, shown in the order of Billing's log, whatever the order it came in. One whose user is not
+ * known yet is stored at once and addressed later, so that the stream never waits for it. */
 #include "services/notification.h"
 
 #include "cdc/envelope.h"
+#include "cdc/kafka.h"
 #include "cdc/wal.h"
 #include "rt/fiber.h"
 #include "rt/log.h"
@@ -26,14 +27,15 @@
 #define IDLE_US        60000000 /* rows stored by another process are found this late at worst */
 #define GAUGES_US      1000000
 
-enum { EVENTS_WAL, EVENTS_OFF };
+enum { EVENTS_WAL, EVENTS_KAFKA, EVENTS_OFF };
 
 static struct {
   int64_t events;
   const char *billing_dsn;
+  KafkaConfig kafka;
 } config;
 
-static const char *const event_sources[] = {"wal", "off", NULL};
+static const char *const event_sources[] = {"wal", "kafka", "off", NULL};
 
 const Option notification_options[] = {
     {.env = "EVENTS",
@@ -41,7 +43,28 @@ const Option notification_options[] = {
      .target = &config.events,
      .def = "wal",
      .choices = event_sources,
-     .help = "where Notification reads Billing's operations: wal, its database's replication slot; or off"},
+     .help = "where Notification reads Billing's operations: wal, its database's replication slot; kafka; or off"},
+    {.env = "KAFKA_BROKERS",
+     .type = OPTION_TEXT,
+     .target = &config.kafka.brokers,
+     .def = "127.0.0.1:9092",
+     .min = 1,
+     .max = 4096,
+     .help = "for EVENTS=kafka: brokers to begin with, host:port,…"},
+    {.env = "KAFKA_TOPIC",
+     .type = OPTION_TEXT,
+     .target = &config.kafka.topic,
+     .def = "postgres.billing.history_billings",
+     .min = 1,
+     .max = 249,
+     .help = "for EVENTS=kafka: the topic of Billing's history"},
+    {.env = "KAFKA_GROUP",
+     .type = OPTION_TEXT,
+     .target = &config.kafka.group,
+     .def = "notification",
+     .min = 1,
+     .max = 255,
+     .help = "for EVENTS=kafka: the consumer group; processes of one group share the topic"},
     {0},
 };
 
@@ -50,7 +73,8 @@ void notification_use_wal(const char *billing_dsn) {
 }
 
 static struct {
-  Metric *stored, *ignored, *dead, *seconds, *connected, *lag_seconds, *lag_bytes, *unaddressed;
+  Metric *stored, *ignored, *dead, *seconds, *connected, *lag_seconds, *lag_bytes, *lag_records, *rebalances;
+  Metric *unaddressed;
 } metrics;
 
 static void prepare(Service *s) {
@@ -65,6 +89,10 @@ static void prepare(Service *s) {
   metrics.lag_seconds =
       metric_new(METRIC_GAUGE, "notification_lag_seconds", "Age of the oldest operation received and not stored", "");
   metrics.lag_bytes = metric_new(METRIC_GAUGE, "notification_lag_bytes", "Event stream received and not confirmed", "");
+  metrics.lag_records = metric_new(METRIC_GAUGE, "notification_lag_records",
+                                   "Records up to the end of this process's partitions that are not stored", "");
+  metrics.rebalances = metric_new(METRIC_COUNTER, "notification_rebalances_total",
+                                  "How often this process was given a share of the partitions", "");
   metrics.unaddressed = metric_new(METRIC_GAUGE, "notification_unaddressed",
                                    "Notifications waiting for their user to be known, counted up to 1000", "");
 }
@@ -82,8 +110,11 @@ static const Field notification_fields[] = {
     {0},
 };
 
-static const Sql select_of_user = {"SELECT id, user_id, message, email, seq FROM notification.notifications "
-                                   "WHERE user_id = $1 AND seq > $2 ORDER BY seq LIMIT $3"};
+/* $2: the last one of the page before; none, or one that is no more: from the beginning. */
+static const Sql select_of_user = {
+    "SELECT id, user_id, message, email, id FROM notification.notifications WHERE user_id = $1 AND (lsn, seq) > "
+    "(coalesce((SELECT lsn FROM notification.notifications WHERE id = $2), -9223372036854775807), "
+    "coalesce((SELECT seq FROM notification.notifications WHERE id = $2), 0)) ORDER BY lsn, seq LIMIT $3"};
 static const Sql select_all = {"SELECT id, user_id, message, email, id FROM notification.notifications "
                                "WHERE id > $1 ORDER BY id LIMIT $2"};
 
@@ -98,10 +129,11 @@ static int list_of_user(Req *req, void *in) {
   Uuid user;
   TRY(req_uuid(req, 0, &user));
   if (http_query(req->http, STR("page_size")).p || http_query(req->http, STR("page_token")).p)
-    return req_page(req, &select_of_user, &V_UUID(user), 1, notification_fields, sizeof(Notification), F_INT);
+    return req_page(req, &select_of_user, &V_UUID(user), 1, notification_fields, sizeof(Notification), F_UUID);
   DbResult found;
   List list;
-  TRY(req_query(req, DB_STMT(&select_of_user, V_UUID(user), V_INT(0), V_INT(LIST_MOST)), &found));
+  const Uuid from_the_first = {0};
+  TRY(req_query(req, DB_STMT(&select_of_user, V_UUID(user), V_UUID(from_the_first), V_INT(LIST_MOST)), &found));
   TRY(db_read_rows(req->arena, &found, notification_fields, sizeof(Notification), &list));
   reply_list(req, 200, notification_fields, sizeof(Notification), list);
   if (found.rows == LIST_MOST)
@@ -132,6 +164,7 @@ typedef struct Account { /* whose user is looked for */
 typedef struct Row { /* a notification to be stored */
   Uuid id, historyId, billingId, userId;
   Str email, message;
+  int64_t lsn;
   int account; /* its place in Work's accounts, -1 without a billing id */
   int64_t commit_us;
 } Row;
@@ -148,13 +181,8 @@ static const Field account_fields[] = {
 };
 
 static const Field row_fields[] = {
-    FIELD(Row, id, F_UUID),
-    FIELD(Row, historyId, F_UUID),
-    FIELD(Row, billingId, F_UUID),
-    FIELD(Row, userId, F_UUID),
-    FIELD(Row, email, F_TEXT),
-    FIELD(Row, message, F_TEXT),
-    {0},
+    FIELD(Row, id, F_UUID),    FIELD(Row, historyId, F_UUID), FIELD(Row, billingId, F_UUID), FIELD(Row, userId, F_UUID),
+    FIELD(Row, email, F_TEXT), FIELD(Row, message, F_TEXT),   FIELD(Row, lsn, F_INT),        {0},
 };
 
 static const Field dead_letter_fields[] = {
@@ -166,11 +194,12 @@ static const Field dead_letter_fields[] = {
 
 /* $1: a list of row_fields. The order of the list becomes the order of seq. */
 static const Sql insert_rows = {
-    "INSERT INTO notification.notifications (id, history_id, billing_id, user_id, email, message, address_at) "
-    "SELECT r.id, r.\"historyId\", r.\"billingId\", r.\"userId\", r.email, r.message, "
+    "INSERT INTO notification.notifications (id, history_id, billing_id, user_id, email, message, lsn, address_at) "
+    "SELECT r.id, r.\"historyId\", r.\"billingId\", r.\"userId\", r.email, r.message, r.lsn, "
     "CASE WHEN r.\"userId\" IS NULL AND r.\"billingId\" IS NOT NULL THEN now() + interval '20 ms' END "
     "FROM ROWS FROM (json_to_recordset($1::json) AS (id uuid, \"historyId\" uuid, \"billingId\" uuid, \"userId\" uuid, "
-    "email text, message text)) WITH ORDINALITY AS r ORDER BY r.ordinality ON CONFLICT (history_id) DO NOTHING"};
+    "email text, message text, lsn bigint)) WITH ORDINALITY AS r ORDER BY r.ordinality ON CONFLICT (history_id) DO "
+    "NOTHING"};
 /* $1: a list of dead_letter_fields. */
 static const Sql insert_dead_letters = {
     "INSERT INTO notification.dead_letters (position, reason, payload) SELECT d.position, d.reason, d.payload "
@@ -237,7 +266,7 @@ static bool is_null(const JsonValue *value) {
 
 static bool read_id(const JsonValue *row, Str name, Uuid *ret) {
   const JsonValue *value = json_get(row, name);
-  return value && value->type == JSON_STRING && uuid_parse(value->text, ret) == E_OK;
+  return value && value->type == JSON_STRING && uuid_parse(value->text, ret) == E_OK && !uuid_is_nil(*ret);
 }
 
 static bool read_text(const JsonValue *row, Str name, Str *ret) {
@@ -324,13 +353,14 @@ static void add_dead_letter(Work *w, const ChangeEvent *event, const char *reaso
   w->dead[w->dead_count++] = (DeadLetter){event->position, str_from(reason), printable(w->arena, event->value)};
 }
 
-static void add_row(Work *w, const Operation *o, int64_t commit_us) {
+static void add_row(Work *w, const Operation *o, const Envelope *envelope) {
   w->rows[w->row_count++] = (Row){.id = uuid_new(),
                                   .historyId = o->id,
                                   .billingId = o->billing_id,
                                   .message = message_of(w->arena, o),
                                   .account = find_account(w, o->billing_id),
-                                  .commit_us = commit_us};
+                                  .lsn = envelope->lsn,
+                                  .commit_us = envelope->commit_us};
 }
 
 static void read_event(Work *w, const ChangeEvent *event) {
@@ -348,7 +378,7 @@ static void read_event(Work *w, const ChangeEvent *event) {
   if (problem)
     add_dead_letter(w, event, problem);
   else
-    add_row(w, &operation, envelope.commit_us);
+    add_row(w, &operation, &envelope);
 }
 
 static void read_batch(Work *w, const ChangeBatch *batch) {
@@ -431,8 +461,9 @@ static int look_up(Arena *arena, Account *accounts, int count) {
 
 typedef struct Consumer {
   Service *service;
-  Source *source;
-  Fiber *addresser;
+  Source *source; /* NULL: closed */
+  Fiber *reader;  /* NULL: ended */
+  Fiber *addresser, *stopper;
   bool stored_unaddressed; /* since the addresser last looked */
   bool user_down;          /* as last logged by the addresser */
 } Consumer;
@@ -479,9 +510,9 @@ static void count_events(Consumer *c, const Work *w) {
   metric_add(metrics.dead, w->dead_count);
   int64_t now_us = loop_unix_ms() * 1000;
   for (int i = 0; i < w->row_count; i++) {
-    int64_t delay_us = now_us - w->rows[i].commit_us;
-    if (w->rows[i].commit_us > 0)
-      metric_observe(metrics.seconds, delay_us > 0 ? (double)delay_us / 1e6 : 0);
+    int64_t commit_us = w->rows[i].commit_us;
+    if (commit_us > 0)
+      metric_observe(metrics.seconds, now_us > commit_us ? (double)(now_us - commit_us) / 1e6 : 0);
     if (uuid_is_nil(w->rows[i].userId) && w->rows[i].account >= 0)
       c->stored_unaddressed = true;
   }
@@ -514,8 +545,8 @@ static void consume(void *arg) {
   ChangeBatch batch;
   while (c->source->next(c->source, &batch) == E_OK && handle_batch(c, &batch) == E_OK)
     c->source->done(c->source);
-  c->source->close(c->source);
-  c->source = NULL;
+  c->reader = NULL;
+  fiber_wake(c->stopper);
 }
 
 static int read_due(Arena *arena, const DbResult *due, Account **ret) {
@@ -584,32 +615,60 @@ static void address(void *arg) {
 
 static void show_gauges(void *arg) {
   const Consumer *c = arg;
+  int64_t rebalances = 0;
   while (c->source) {
     SourceStatus status;
     c->source->status(c->source, &status);
     metric_set(metrics.connected, status.connected);
     metric_set(metrics.lag_seconds, (double)status.lag_us / 1e6);
     metric_set(metrics.lag_bytes, (double)status.lag_bytes);
+    metric_set(metrics.lag_records, (double)status.lag_records);
+    metric_add(metrics.rebalances, (double)(status.rebalances - rebalances));
+    rebalances = status.rebalances;
     if (fiber_sleep(GAUGES_US) == E_CANCELED)
       return;
   }
 }
 
+static Source *new_source(void) {
+  if (config.events == EVENTS_KAFKA)
+    return kafka_source_new(&config.kafka);
+  return wal_source_new(&(WalConfig){.dsn = config.billing_dsn,
+                                     .slot = NOTIFICATION_SLOT,
+                                     .publication = NOTIFICATION_PUBLICATION,
+                                     .name = "postgres"});
+}
+
+/* One consumer in a process group: the first worker. */
 static void start(Service *s, int worker) {
-  if (worker != 0 || config.events == EVENTS_OFF || !config.billing_dsn)
+  if (worker != 0 || config.events == EVENTS_OFF || (config.events == EVENTS_WAL && !config.billing_dsn))
     return;
   Consumer *c = calloc(1, sizeof(*c));
   if (!c)
     abort();
   c->service = s;
-  c->source = wal_source_new(&(WalConfig){.dsn = config.billing_dsn,
-                                          .slot = NOTIFICATION_SLOT,
-                                          .publication = NOTIFICATION_PUBLICATION,
-                                          .name = "postgres"});
+  s->state = c;
+  c->source = new_source();
   c->addresser = fiber_start("notification addressing", address, c);
-  if (!c->addresser || !fiber_start("notification events", consume, c) ||
-      !fiber_start("notification gauges", show_gauges, c))
+  c->reader = fiber_start("notification events", consume, c);
+  if (!c->addresser || !c->reader || !fiber_start("notification gauges", show_gauges, c))
     abort(); /* at start there is room for them, or the limit is a defect */
+}
+
+/* Whoever takes over then need not wait until this process counts as dead. A batch in hand comes again. */
+static void stop(Service *s) {
+  Consumer *c = s->state;
+  if (!c)
+    return;
+  c->stopper = fiber_current();
+  if (c->reader)
+    fiber_cancel(c->reader);
+  while (c->reader)
+    if (fiber_wait("notification: stop", FIBER_FOREVER) == E_CANCELED)
+      return;
+  Source *source = c->source;
+  c->source = NULL;
+  source->close(source);
 }
 
 const ServiceDef notification_service = {.name = "notification",
@@ -617,4 +676,5 @@ const ServiceDef notification_service = {.name = "notification",
                                          .migrations = sql_notification,
                                          .routes = routes,
                                          .prepare = prepare,
-                                         .start = start};
+                                         .start = start,
+                                         .stop = stop};

@@ -7,7 +7,8 @@
 static struct {
   UnitTest *first, **end;
   int count, failed;
-  int failed_checks; /* of the test that runs */
+  int failed_checks;   /* of the test that runs */
+  const char *skipped; /* why it does not run here, or NULL */
 } unit;
 
 void unit_register(UnitTest *test) {
@@ -57,16 +58,22 @@ bool unit_check_str(Str got, Str want, const char *expression, const char *file,
   return ok;
 }
 
+void unit_skip(const char *why) {
+  unit.skipped = why;
+}
+
 Str unit_same(Str s) {
   return s;
 }
 
 static void run_test(const UnitTest *test, int number) {
   unit.failed_checks = 0;
+  unit.skipped = NULL;
   test->run();
   if (unit.failed_checks)
     unit.failed++;
-  printf("%s %d - %s\n", unit.failed_checks ? "not ok" : "ok", number, test->name);
+  printf("%s %d - %s%s%s\n", unit.failed_checks ? "not ok" : "ok", number, test->name, unit.skipped ? " # SKIP " : "",
+         unit.skipped ? unit.skipped : "");
   fflush(stdout); /* what is buffered would be lost if the next test crashed */
 }
 

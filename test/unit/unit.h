@@ -19,6 +19,7 @@ bool unit_check(bool ok, const char *expression, const char *file, int line);
 bool unit_check_int(int64_t got, int64_t want, const char *expression, const char *file, int line);
 bool unit_check_str(Str got, Str want, const char *expression, const char *file, int line);
 Str unit_same(Str s);
+void unit_skip(const char *why); /* the current test cannot run here */
 
 #define TEST(test_name)                                                                                                \
   static void test_##test_name(void);                                                                                  \

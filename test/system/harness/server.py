@@ -1,4 +1,4 @@
-"""`skald serve` as processes of their own, their log in a file."""
+"""`skald serve` and `skald relay` as processes of their own, their log in a file."""
 
 import contextlib
 import os
@@ -35,6 +35,8 @@ def skald(*arguments, timeout=120, **settings):
 
 
 class Server:
+    command = "serve"
+
     def __init__(self, *names, port=None, **settings):
         self.names = names
         self.port = port or free_port()
@@ -46,7 +48,7 @@ class Server:
     def spawn(self):
         """Starts the process and does not wait for it."""
         self.process = subprocess.Popen(
-            [SKALD, "serve", *self.names], stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
+            [SKALD, self.command, *self.names], stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
             env=environment(HOST="127.0.0.1", PORT=self.port, **self.settings), start_new_session=True)
         live.append(self)
 
@@ -112,4 +114,4 @@ class Server:
         assert not found, f"{self} logged {found}: {self.tail(200)}"
 
     def __str__(self):
-        return f"skald serve {' '.join(self.names)} on port {self.port}".replace("  ", " ")
+        return f"skald {self.command} {' '.join(self.names)} on port {self.port}".replace("  ", " ")

@@ -123,7 +123,7 @@ TEST(json_strings) {
       {STR("plain /text\x7f"), "\"plain /text\x7f\""},
       {STR("\"\\"), "\"\\\"\\\\\""},
       {STR("\b\t\n\f\r"), "\"\\b\\t\\n\\f\\r\""},
-      {STR("\0\x01\x1f"), "\"\\u0000\\u0001\\u001f\""},
+      {STR("\0\x01\x1f"), "\"\\u0000\\u0001\\u001F\""},
       {STR("\xd0\xb6 \xe2\x82\xac \xf0\x9f\x98\x80"), "\"\xd0\xb6 \xe2\x82\xac \xf0\x9f\x98\x80\""},
       {STR("a\xff"
            "b"),

@@ -1,0 +1,331 @@
+/* The stream of a replication slot. The position told to the server never stands inside a transaction and never passes
+ * what the handler confirmed. A handler that waits stops the reading: the server then keeps the rest in its WAL, and
+ * still hears from us. */
+#include "cdc/stream.h"
+
+#include "rt/db_replication.h"
+#include "rt/fiber.h"
+#include "rt/log.h"
+#include "rt/loop.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define ORIGIN_MOST       512     /* bytes of a replication origin's name, as PostgreSQL bounds it */
+#define STATUS_US         1000000 /* a confirmed position is told this often, and whenever the server asks */
+#define SILENCE_ASK_US    5000000
+#define SILENCE_MOST_US   20000000
+#define RETRY_FIRST_US    50000
+#define RETRY_MOST_US     2000000
+#define RETRY_BUSY_US     1000000
+#define POSTGRES_EPOCH_US INT64_C(946684800000000)
+
+struct Stream {
+  StreamConfig config;
+  const StreamHandler *handler;
+  void *arg;
+  Fiber *reader;
+  Fiber *closer; /* waits for the reader's end, or NULL */
+  Replication *connection;
+  StreamTable *tables; /* as announced on this connection */
+  Arena *scratch;
+  bool reading, waiting, in_transaction;
+  RecordSource at;
+  char origin[ORIGIN_MOST]; /* at.origin points here */
+  uint64_t received_lsn, flushed_lsn;
+  int64_t heard_us, told_us, failures;
+  bool asked;        /* the server wants a status */
+  bool failed;       /* the connection is to end */
+  bool announced;    /* in the log */
+  char problem[256]; /* last logged, so that a lasting one is logged once */
+};
+
+static StreamTable *find_table(const Stream *s, uint32_t id) {
+  StreamTable *table = s->tables;
+  while (table && table->relation.id != id)
+    table = table->next;
+  return table;
+}
+
+/* The description points into its message, so it is decoded from a copy that stays. */
+static int keep_table(Stream *s, uint32_t id, Str payload) {
+  StreamTable *table = find_table(s, id);
+  if (!table) {
+    table = calloc(1, sizeof(*table));
+    if (!table)
+      abort();
+    table->arena = arena_new();
+    table->next = s->tables;
+    s->tables = table;
+  }
+  arena_reset(table->arena);
+  table->prepared = NULL;
+  PgoMessage message;
+  TRY(pgoutput_decode(table->arena, arena_str(table->arena, payload), &message));
+  table->relation = message.relation;
+  return s->handler->table(s->arg, table);
+}
+
+static void drop_tables(Stream *s) {
+  while (s->tables) {
+    StreamTable *table = s->tables;
+    s->tables = table->next;
+    arena_free(table->arena);
+    free(table);
+  }
+}
+
+static int take_change(Stream *s, const PgoMessage *m, Str payload) {
+  const StreamTable *table = find_table(s, m->change.relation);
+  if (!table)
+    return s->handler->malformed(s->arg, payload, E_NOT_FOUND);
+  char op = m->type == 'I' ? 'c' : m->type == 'U' ? 'u' : 'd';
+  return s->handler->change(s->arg, table, op, &s->at, m->change.old_kind ? &m->change.old : NULL,
+                            m->type == 'D' ? NULL : &m->change.fresh);
+}
+
+static int take_truncate(Stream *s, const PgoMessage *m) {
+  for (int i = 0; i < m->truncate.count; i++) {
+    const StreamTable *table = find_table(s, m->truncate.relations[i]);
+    if (table)
+      TRY(s->handler->change(s->arg, table, 't', &s->at, NULL, NULL));
+  }
+  return E_OK;
+}
+
+static int take_begin(Stream *s, const PgoMessage *m) {
+  s->in_transaction = true;
+  s->at.xid = m->begin.xid;
+  s->at.commit_us = m->begin.commit_us;
+  s->at.origin = (Str){0};
+  return s->handler->begin(s->arg, m->begin.commit_lsn);
+}
+
+static int take_origin(Stream *s, const PgoMessage *m) {
+  size_t n = m->origin.name.n < ORIGIN_MOST ? m->origin.name.n : ORIGIN_MOST;
+  memcpy(s->origin, m->origin.name.p, n);
+  s->at.origin = (Str){s->origin, n};
+  s->at.origin_lsn = m->origin.lsn;
+  return E_OK;
+}
+
+static int take_commit(Stream *s, const PgoMessage *m, uint64_t lsn) {
+  s->in_transaction = false;
+  s->at.last_commit_lsn = lsn;
+  s->handler->settled(s->arg, m->commit.end_lsn, s->at.commit_us);
+  return E_OK;
+}
+
+static int take_message(Stream *s, const PgoMessage *m, Str payload, uint64_t lsn) {
+  if (lsn)
+    s->at.lsn = lsn;
+  switch (m->type) {
+  case 'B':
+    return take_begin(s, m);
+  case 'C':
+    return take_commit(s, m, lsn);
+  case 'O':
+    return take_origin(s, m);
+  case 'R':
+    return keep_table(s, m->relation.id, payload);
+  case 'I':
+  case 'U':
+  case 'D':
+    return take_change(s, m, payload);
+  case 'T':
+    return take_truncate(s, m);
+  default:
+    return E_OK;
+  }
+}
+
+static int take_data(Stream *s, const PgoFrame *frame) {
+  PgoMessage message;
+  arena_reset(s->scratch);
+  int rc = pgoutput_decode(s->scratch, frame->payload, &message);
+  if (rc < 0)
+    return s->handler->malformed(s->arg, frame->payload, rc);
+  return take_message(s, &message, frame->payload, frame->start_lsn);
+}
+
+static int take_frame(Stream *s, Str bytes) {
+  PgoFrame frame;
+  TRY(pgoutput_frame(bytes, &frame));
+  s->heard_us = loop_now_us();
+  if (frame.end_lsn > s->received_lsn)
+    s->received_lsn = frame.end_lsn;
+  if (frame.type == 'w')
+    return take_data(s, &frame);
+  s->asked |= frame.reply;
+  if (!s->in_transaction)
+    s->handler->settled(s->arg, frame.end_lsn, 0);
+  return E_OK;
+}
+
+static int64_t unix_us(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static int tell_status(Stream *s) {
+  int64_t now_us = loop_now_us();
+  bool ask = now_us - s->heard_us > SILENCE_ASK_US;
+  SCOPED_ARENA arena = arena_new();
+  Buf status = {.arena = arena};
+  buf_char(&status, 'r');
+  buf_be64(&status, s->received_lsn);
+  buf_be64(&status, s->flushed_lsn);
+  buf_be64(&status, s->flushed_lsn);
+  buf_be64(&status, (uint64_t)(unix_us() - POSTGRES_EPOCH_US));
+  buf_char(&status, ask ? 1 : 0);
+  s->asked = false;
+  s->told_us = now_us;
+  if (!s->announced) /* not before it has lasted: a bad publication fails only after the start */
+    LOG(INFO, s->config.logger, "reading slot %s", s->config.slot);
+  s->announced = true;
+  return replication_write(s->connection, buf_view(&status));
+}
+
+static bool status_is_due(const Stream *s) {
+  return s->asked || loop_now_us() - s->told_us >= STATUS_US;
+}
+
+int stream_pause(Stream *s, const char *why) {
+  int rc = fiber_wait(why, s->told_us + STATUS_US);
+  s->heard_us = loop_now_us(); /* nobody listened */
+  if (rc < 0 && rc != E_TIMEOUT)
+    return rc;
+  if (s->failed)
+    return E_UNAVAILABLE;
+  return status_is_due(s) ? tell_status(s) : E_OK;
+}
+
+static int read_on(Stream *s) {
+  while (!s->failed) {
+    if (status_is_due(s))
+      TRY(tell_status(s));
+    Str message = {0};
+    int rc = replication_read(s->connection, &message, s->told_us + STATUS_US);
+    TRY(rc);
+    if (rc > 0)
+      TRY(take_frame(s, message));
+    else if (loop_now_us() - s->heard_us > SILENCE_MOST_US)
+      return E_TIMEOUT;
+  }
+  return E_UNAVAILABLE;
+}
+
+static int read_stream(Stream *s) {
+  char name[32];
+  snprintf(name, sizeof(name), "skald-%s", s->config.logger);
+  TRY(replication_open(s->config.dsn, name, &s->connection));
+  TRY(replication_start(s->connection, s->config.slot, s->config.publication));
+  s->reading = true;
+  s->waiting = s->failed = false;
+  s->heard_us = s->told_us = loop_now_us();
+  s->at = (RecordSource){.database = str_from(replication_database(s->connection))};
+  int rc = read_on(s);
+  if (rc == E_CANCELED && tell_status(s) < 0) /* spares the next reader the repeats, no more than that */
+    LOG(DEBUG, s->config.logger, "slot %s: the last position was not told", s->config.slot);
+  return rc;
+}
+
+static void log_problem(Stream *s, int rc) {
+  Str reason = rc == E_BUSY ? STR("another process reads it; waiting for it to end") : replication_error(s->connection);
+  char text[sizeof(s->problem)];
+  snprintf(text, sizeof(text), "%s: %.*s", err_info(rc)->name, STR_FMT(reason));
+  if (!strcmp(text, s->problem))
+    return;
+  memcpy(s->problem, text, sizeof(text));
+  if (rc == E_BUSY)
+    LOG(INFO, s->config.logger, "slot %s: %s", s->config.slot, text);
+  else
+    LOG(WARN, s->config.logger, "slot %s: %s", s->config.slot, text);
+}
+
+/* The positions too: a server restored from elsewhere may count them anew. */
+static void forget(Stream *s) {
+  s->reading = s->in_transaction = s->asked = s->announced = false;
+  s->received_lsn = s->flushed_lsn = 0;
+  s->handler->forget(s->arg);
+  drop_tables(s);
+}
+
+static void count_problem(Stream *s, int rc) {
+  if (rc == E_CANCELED || rc == E_REFUSED)
+    return;
+  s->waiting = rc == E_BUSY;
+  s->failures += rc != E_BUSY;
+  log_problem(s, rc);
+}
+
+static void read_forever(void *arg) {
+  Stream *s = arg;
+  int64_t wait_us = RETRY_FIRST_US;
+  for (int rc = E_OK; rc != E_CANCELED && rc != E_REFUSED;) {
+    int64_t started_us = loop_now_us();
+    rc = read_stream(s);
+    if (loop_now_us() - started_us > RETRY_MOST_US) { /* it did work meanwhile */
+      wait_us = RETRY_FIRST_US;
+      s->problem[0] = 0;
+    }
+    count_problem(s, rc);
+    replication_close(s->connection);
+    s->connection = NULL;
+    forget(s);
+    if (rc == E_REFUSED)
+      s->handler->ended(s->arg);
+    else if (rc != E_CANCELED)
+      rc = fiber_sleep(rc == E_BUSY ? RETRY_BUSY_US : wait_us);
+    wait_us = wait_us * 2 < RETRY_MOST_US ? wait_us * 2 : RETRY_MOST_US;
+  }
+  s->reader = NULL;
+  fiber_wake(s->closer);
+}
+
+Stream *stream_new(const StreamConfig *config, const StreamHandler *handler, void *arg) {
+  Stream *s = calloc(1, sizeof(*s));
+  if (!s)
+    abort();
+  s->config = *config;
+  s->handler = handler;
+  s->arg = arg;
+  s->scratch = arena_new();
+  s->reader = fiber_start(config->logger, read_forever, s);
+  if (!s->reader)
+    abort(); /* started with the process, before any load */
+  return s;
+}
+
+void stream_close(Stream *s) {
+  s->closer = fiber_current();
+  if (s->reader)
+    fiber_cancel(s->reader);
+  while (s->reader)
+    if (fiber_wait("stream: close", FIBER_FOREVER) == E_CANCELED)
+      fiber_yield(); /* the reader must be gone before its memory is */
+  arena_free(s->scratch);
+  free(s);
+}
+
+void stream_wake(Stream *s) {
+  if (s->reader)
+    fiber_wake(s->reader);
+}
+
+void stream_fail(Stream *s) {
+  s->failed = true;
+  stream_wake(s);
+}
+
+void stream_confirm(Stream *s, uint64_t lsn) {
+  if (lsn > s->flushed_lsn)
+    s->flushed_lsn = lsn;
+}
+
+void stream_status(const Stream *s, StreamStatus *ret) {
+  *ret = (StreamStatus){s->reading, s->waiting, s->received_lsn, s->flushed_lsn, s->failures};
+}

@@ -1,0 +1,60 @@
+/* Stream: a replication slot read for as long as the process lives. One fiber connects, decodes, answers the server and
+ * begins anew after every loss; a handler gets what it reads, in order, in that fiber, and may wait in it. The position
+ * confirmed to the server is the handler's to move; until then the server keeps what was sent, and sends it again on
+ * the next connection. Only one process reads a slot; the others wait until it is free. */
+#ifndef SKALD_CDC_STREAM_H
+#define SKALD_CDC_STREAM_H
+
+#include "cdc/pgoutput.h"
+#include "cdc/record.h"
+
+typedef struct StreamConfig { /* all strings outlive the stream */
+  const char *dsn;
+  const char *slot, *publication; /* of letters, digits and _ */
+  const char *logger;             /* names its lines in the log, and its connections at the server */
+} StreamConfig;
+
+typedef struct StreamStatus {
+  bool connected;        /* it reads */
+  bool waiting;          /* another process reads the slot */
+  uint64_t received_lsn; /* the server's position as it last told it; 0: not connected */
+  uint64_t flushed_lsn;  /* confirmed on this connection; 0: nothing yet */
+  int64_t failures;      /* connections lost or not made so far */
+} StreamStatus;
+
+typedef struct StreamTable { /* a table as announced on this connection */
+  struct StreamTable *next;
+  Arena *arena; /* for what the handler makes of it; reset when it is announced anew */
+  PgoRelation relation;
+  void *prepared; /* the handler's */
+} StreamTable;
+
+typedef struct Stream Stream;
+
+/* Functions that return an int may wait by stream_pause. A negative one ends the connection, and everything not
+ * confirmed comes again; E_REFUSED ends the reading for good. */
+typedef struct StreamHandler {
+  void (*forget)(void *arg);                    /* the connection is gone */
+  int (*begin)(void *arg, uint64_t commit_lsn); /* a transaction */
+  int (*table)(void *arg, StreamTable *table);
+  /* op: c u d t. at is where it stands; old_kind as in PgoMessage. */
+  int (*change)(void *arg, const StreamTable *table, char op, const RecordSource *at, const PgoTuple *before,
+                const PgoTuple *after);
+  int (*malformed)(void *arg, Str payload, int code); /* a message that cannot be decoded */
+  /* Between transactions: all before lsn was handed over. commit_us: of the transaction that ended; 0: it is idle. */
+  void (*settled)(void *arg, uint64_t lsn, int64_t commit_us);
+  void (*ended)(void *arg); /* after E_REFUSED; may be NULL */
+} StreamHandler;
+
+/* In a fiber. */
+Stream *stream_new(const StreamConfig *config, const StreamHandler *handler, void *arg);
+void stream_close(Stream *s); /* in another fiber: tells the last confirmed position, frees the stream */
+/* Waits in the stream's fiber until stream_wake, or a while, and tells the server that we live. E_CANCELED, or an error
+ * of the connection. */
+MUST_CHECK int stream_pause(Stream *s, const char *why);
+void stream_wake(Stream *s);
+void stream_fail(Stream *s);                  /* ends the connection: everything not confirmed comes again */
+void stream_confirm(Stream *s, uint64_t lsn); /* all before lsn is stored */
+void stream_status(const Stream *s, StreamStatus *ret);
+
+#endif

@@ -1,0 +1,170 @@
+/* The process around the relay: configuration, health and metrics over HTTP, the end on SIGTERM. */
+#include "relay_command.h"
+
+#include "cdc/relay.h"
+#include "rt/fiber.h"
+#include "rt/http_server.h"
+#include "rt/log.h"
+#include "rt/loop.h"
+#include "rt/metrics.h"
+#include "rt/problem.h"
+#include "rt/random.h"
+#include "rt/service.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HTTP_REQUESTS 64
+#define HTTP_US       5000000
+
+static struct {
+  const char *brokers, *prefix, *key_columns, *slot, *publication;
+  int64_t schemas, tombstones, truncates, heartbeat_us, decimals, in_flight_bytes;
+} conf;
+
+static struct {
+  const RelayProcess *process;
+  int listen_fd;
+  Db *db;
+  Relay *relay;
+  bool ending;
+  int status;
+} state;
+
+static const char *const switches[] = {"off", "on", NULL};
+static const char *const decimal_modes[] = {"double", "string", "precise", NULL}; /* as Decimals numbers them */
+
+const Option relay_options[] = {
+    {"KAFKA_BROKERS", OPTION_TEXT, &conf.brokers, "127.0.0.1:9092", 1, 4096, NULL, "brokers to begin with, host:port,…",
+     false},
+    {"KAFKA_TOPIC_PREFIX", OPTION_TEXT, &conf.prefix, "postgres", 1, 128, NULL,
+     "the topics are PREFIX.SCHEMA.TABLE; Debezium's topic.prefix", false},
+    {"RELAY_SLOT", OPTION_TEXT, &conf.slot, "billing_cdc", 1, 63, NULL, "replication slot to read", false},
+    {"RELAY_PUBLICATION", OPTION_TEXT, &conf.publication, "billing_pub", 1, 63, NULL, "publication to read", false},
+    {"RELAY_SCHEMAS", OPTION_CHOICE, &conf.schemas, "on", 0, 0, switches,
+     "whether keys and values carry their schema; Connect's schemas.enable", false},
+    {"RELAY_TOMBSTONES", OPTION_CHOICE, &conf.tombstones, "on", 0, 0, switches,
+     "whether a delete is followed by a record without value", false},
+    {"RELAY_TRUNCATES", OPTION_CHOICE, &conf.truncates, "off", 0, 0, switches, "whether TRUNCATE is published", false},
+    {"RELAY_HEARTBEAT", OPTION_MILLIS, &conf.heartbeat_us, "0s", 0, 3600000, NULL,
+     "interval of records in topic __debezium-heartbeat.PREFIX; 0s: none", false},
+    {"RELAY_KEY_COLUMNS", OPTION_TEXT, &conf.key_columns, "billing.history_billings:billing_id", 0, 0, NULL,
+     "SCHEMA.TABLE:COLUMN,…;… make the key, so that a partition keeps their order; 'none': primary keys", false},
+    {"RELAY_DECIMALS", OPTION_CHOICE, &conf.decimals, "double", 0, 0, decimal_modes,
+     "how numeric is sent; Debezium's decimal.handling.mode", false},
+    {"RELAY_IN_FLIGHT", OPTION_INT, &conf.in_flight_bytes, "16777216", 65536, 1073741824, NULL,
+     "bytes that may wait for the broker; the rest stays in the WAL", false},
+    {0},
+};
+
+static const char *problem_of(const RelayStatus *s) {
+  if (relay_refusal(state.relay).p)
+    return "it has stopped; the log tells why";
+  if (!s->kafka)
+    return "no Kafka broker is connected";
+  if (!s->postgres && !s->waiting)
+    return "the replication slot is not read";
+  return NULL;
+}
+
+static bool is_health(const HttpRequest *request) {
+  return str_eq(request->path, STR("/health")) || str_eq(request->path, STR("/readyz"));
+}
+
+/* A relay that waits for the slot is well: it stands by. */
+static void handle(HttpRequest *request, HttpReply *reply) {
+  const char *problem = NULL;
+  if (is_health(request)) {
+    RelayStatus status;
+    relay_status(state.relay, &status);
+    problem = problem_of(&status);
+  }
+  if (problem)
+    problem_reply(request->arena, &(Problem){.code = E_UNAVAILABLE, .detail = str_from(problem)}, reply);
+  else
+    service_handle(request, reply);
+}
+
+static void end(void *arg) {
+  (void)arg;
+  LOG(INFO, "relay", "ending");
+  int64_t deadline_us = loop_now_us() + state.process->drain_us;
+  http_server_drain(deadline_us);
+  relay_close(state.relay, deadline_us);
+  loop_stop();
+}
+
+static void on_terminate(void) {
+  if (state.ending || !state.relay)
+    return;
+  state.ending = true;
+  if (!fiber_start("end", end, NULL))
+    loop_stop();
+}
+
+static void on_refused(void *arg) {
+  (void)arg;
+  state.status = 1;
+  on_terminate();
+}
+
+static void flush_log(void *arg) {
+  (void)arg;
+  log_flush();
+}
+
+static void start(void *arg) {
+  (void)arg;
+  const RelayProcess *p = state.process;
+  db_start(state.db, 1, 1);
+  state.relay = relay_new(&(RelayConfig){
+      .dsn = p->dsn,
+      .slot = conf.slot,
+      .publication = conf.publication,
+      .brokers = conf.brokers,
+      .catalog = state.db,
+      .style = {.prefix = str_from(conf.prefix),
+                .decimals = (Decimals)conf.decimals,
+                .schemas = conf.schemas,
+                .key_columns = strcmp(conf.key_columns, "none") != 0 ? str_from(conf.key_columns) : (Str){0}},
+      .tombstones = conf.tombstones,
+      .truncates = conf.truncates,
+      .heartbeat_us = conf.heartbeat_us,
+      .in_flight_bytes = conf.in_flight_bytes,
+      .refused = on_refused});
+  HttpServerConfig http = {.listen_fd = state.listen_fd,
+                           .handler = handle,
+                           .max_in_flight = HTTP_REQUESTS,
+                           .request_us = HTTP_US,
+                           .idle_us = HTTP_US};
+  if (http_server_start(&http) < 0) {
+    LOG(ERROR, "relay", "cannot listen: %s", strerror(errno));
+    on_refused(NULL);
+    return;
+  }
+  LOG(INFO, "relay", "health and metrics on %s:%lld", p->host, (long long)p->port);
+}
+
+int relay_run(const RelayProcess *process) {
+  state.process = process;
+  if (http_listen(process->host, (int)process->port, &state.listen_fd) < 0) {
+    fprintf(stderr,
+            "skald: cannot listen on %s port %lld: %s. Another program may hold it; PORT and HOST choose others\n",
+            process->host, (long long)process->port, strerror(errno));
+    return 1;
+  }
+  log_init((LogFormat)process->log_format, (LogLevel)process->log_level, "relay");
+  metrics_init(1);
+  relay_prepare();
+  state.db = db_new(process->dsn, "billing");
+  metrics_worker(0);
+  loop_init();
+  loop_before_poll(flush_log, NULL);
+  loop_on_terminate(on_terminate);
+  if (!fiber_start("start", start, NULL))
+    abort();
+  loop_run();
+  log_flush();
+  return state.status;
+}

@@ -1,0 +1,17 @@
+/* The command relay: publishes Billing's operations to Kafka. */
+#ifndef SKALD_RELAY_COMMAND_H
+#define SKALD_RELAY_COMMAND_H
+
+#include "rt/config.h"
+
+typedef struct RelayProcess { /* what the command shares with others */
+  const char *dsn, *host;
+  int64_t port, drain_us, log_level, log_format;
+} RelayProcess;
+
+extern const Option relay_options[];
+
+/* Runs until SIGTERM; returns the exit status for main: 1 when it could not go on. */
+int relay_run(const RelayProcess *process);
+
+#endif

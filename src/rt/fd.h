@@ -1,0 +1,18 @@
+/* Waiting for a file descriptor in a fiber: how a library that does its own input and output meets the loop. */
+#ifndef SKALD_RT_FD_H
+#define SKALD_RT_FD_H
+
+#include "base/err.h"
+
+#include <stdint.h>
+
+enum { FD_READABLE = 1, FD_WRITABLE = 2 };
+
+typedef struct Fd Fd;
+
+Fd *fd_watch(int fd);    /* the descriptor stays the caller's */
+void fd_unwatch(Fd *fd); /* takes NULL; before the descriptor is closed */
+/* One fiber at a time. 0 when the descriptor is ready, in error, or the fiber was woken otherwise. */
+MUST_CHECK int fd_wait(Fd *fd, int events, const char *why, int64_t deadline_us);
+
+#endif

@@ -1,0 +1,138 @@
+"""A Kafka broker and a Connect worker of their own, started by tools/, and what stands in a topic."""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+
+import confluent_kafka
+import confluent_kafka.admin
+
+from .cluster import ROOT
+from .server import Server
+from .wait import free_port, wait_for
+
+TOOL_SECONDS = 180
+READ_SECONDS = 60
+
+
+class Relay(Server):
+    command = "relay"
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+    headers: tuple
+
+
+class Program:
+    """One of tools/'s background programs, in a folder that goes with it."""
+
+    def __init__(self, tool, **environment):
+        self.command = ROOT / "tools" / tool
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"skald-{tool}-"))
+        self.environment = os.environ | environment
+        self.port = free_port()
+
+    def tool(self, verb, *arguments):
+        done = subprocess.run([self.command, verb, self.folder, *map(str, arguments)], env=self.environment,
+                              capture_output=True, text=True, timeout=TOOL_SECONDS)
+        assert done.returncode == 0, f"{self.command} {verb}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def pid(self):
+        return int(self.tool("pid") or 0)
+
+    def kill(self):
+        pid = self.pid()
+        os.kill(pid, signal.SIGKILL)
+        wait_for(f"the end of {self.command}", lambda: not self.pid())
+
+    def stop(self):
+        self.tool("stop")
+
+    def remove(self):
+        self.stop()
+        shutil.rmtree(self.folder)
+
+
+class Broker(Program):
+    def __init__(self):
+        super().__init__("kafka", KAFKA_HEAP="256m")
+
+    def start(self):
+        self.tool("start", self.port)
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    def make_topic(self, name, partitions=4):
+        self.tool("topic", name, partitions)
+
+    def topics(self):
+        found = confluent_kafka.admin.AdminClient({"bootstrap.servers": self.address}).list_topics(timeout=READ_SECONDS)
+        return sorted(name for name in found.topics if not name.startswith("__consumer") and
+                      not name.startswith("connect-"))
+
+    def read(self, topic):
+        """All records of a topic, partition by partition."""
+        consumer = confluent_kafka.Consumer({"bootstrap.servers": self.address, "group.id": "test-reader",
+                                             "enable.auto.commit": False, "enable.partition.eof": True})
+        try:
+            partitions = consumer.list_topics(topic, timeout=READ_SECONDS).topics[topic].partitions
+            consumer.assign([confluent_kafka.TopicPartition(topic, i, confluent_kafka.OFFSET_BEGINNING)
+                             for i in partitions])
+            return self.read_assigned(consumer, len(partitions))
+        finally:
+            consumer.close()
+
+    @staticmethod
+    def read_assigned(consumer, open_partitions):
+        records = []
+        while open_partitions:
+            message = consumer.poll(READ_SECONDS)
+            assert message is not None, "the broker sends nothing"
+            if not message.error():
+                records.append(Record(message.topic(), message.partition(), message.offset(), message.key(),
+                                      message.value(), tuple(message.headers() or ())))
+            elif message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF:
+                open_partitions -= 1
+            else:
+                raise AssertionError(message.error())
+        return sorted(records, key=lambda r: (r.partition, r.offset))
+
+    def count(self, topic):
+        """How many records a topic has, compaction and expiry apart."""
+        consumer = confluent_kafka.Consumer({"bootstrap.servers": self.address, "group.id": "test-reader"})
+        try:
+            found = consumer.list_topics(topic, timeout=READ_SECONDS).topics[topic]
+            marks = [consumer.get_watermark_offsets(confluent_kafka.TopicPartition(topic, i), timeout=READ_SECONDS)
+                     for i in found.partitions]
+            return sum(high - low for low, high in marks)
+        finally:
+            consumer.close()
+
+
+class Connect(Program):
+    def __init__(self, broker):
+        super().__init__("connect", CONNECT_HEAP="384m")
+        self.broker = broker
+
+    def start(self):
+        self.tool("start", self.broker.address, self.port)
+
+    def register(self, database_url, **settings):
+        """Names are given with _ for a dot."""
+        self.tool("register", database_url, *(f"{name.replace('_', '.')}={value}" for name, value in settings.items()))
+
+    def unregister(self):
+        self.tool("unregister")
