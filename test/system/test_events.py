@@ -90,7 +90,7 @@ def test_refund_is_told(shop):
     shop.settle()
     operations = shop.value("billing", "SELECT count(*) FROM billing.history_billings WHERE billing_id = %s",
                             user["billingId"])
-    assert len(told(shop, user)) == operations
+    assert len(wait_told(shop, user, operations)) == operations
 
 
 def test_account_without_a_user_is_noted_and_holds_up_nobody(shop):

@@ -39,6 +39,12 @@ def wait_for(what, condition, seconds=START_SECONDS):
     pytest.fail(f"{what} did not come within {seconds} s")
 
 
+def as_from_a_terminal():
+    """A job in the background is started with these ignored, and a shell cannot trap what it was told to ignore."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Shop:
     """One SKALD_VAR, and the runs on it."""
 
@@ -54,7 +60,8 @@ class Shop:
     def start(self, command=RUN, **env):
         log = tempfile.TemporaryFile("w+")
         run = subprocess.Popen(command, cwd=ROOT, env=self.env(**env), stdin=subprocess.DEVNULL, stdout=log,
-                               stderr=subprocess.STDOUT, text=True, start_new_session=True)
+                               stderr=subprocess.STDOUT, text=True, start_new_session=True,
+                               preexec_fn=as_from_a_terminal)
         run.log = log
         self.runs.append(run)
         return run
