@@ -113,11 +113,17 @@ class Broker(Program):
     def count(self, topic):
         """How many records a topic has, compaction and expiry apart."""
         consumer = confluent_kafka.Consumer({"bootstrap.servers": self.address, "group.id": "test-reader"})
-        try:
+
+        def marks():
             found = consumer.list_topics(topic, timeout=READ_SECONDS).topics[topic]
-            marks = [consumer.get_watermark_offsets(confluent_kafka.TopicPartition(topic, i), timeout=READ_SECONDS)
-                     for i in found.partitions]
-            return sum(high - low for low, high in marks)
+            try:
+                return [consumer.get_watermark_offsets(confluent_kafka.TopicPartition(topic, i), timeout=READ_SECONDS)
+                        for i in found.partitions]
+            except confluent_kafka.KafkaException:
+                return None  # its partitions have no leader yet
+
+        try:
+            return sum(high - low for low, high in wait_for(f"the leaders of {topic}", marks))
         finally:
             consumer.close()
 

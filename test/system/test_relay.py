@@ -1,0 +1,351 @@
+"""The relay under faults: whatever ends or breaks, every row reaches its topic, each account's rows in their order, and
+the slot never runs ahead of the broker."""
+
+import collections
+import contextlib
+import itertools
+import json
+import pathlib
+import threading
+import uuid
+
+import psycopg2
+import pytest
+
+from harness.cluster import Cluster
+from harness.kafka import Broker, Relay
+from harness.server import SANITIZED, SLOWER, skald
+from harness.wait import wait_for
+
+ACCOUNTS = 4
+ROWS = 1500  # of each account
+MEGABYTE = 1 << 20
+INSERT = """INSERT INTO billing.history_billings (id, billing_id, sum, last_value_wallet, current_value_wallet,
+            type_operation, status) VALUES (%s, %s, %s, 100, 99.5, 'BUY', 'SUCCESS') ON CONFLICT DO NOTHING"""
+names = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def stack():
+    cluster, broker = Cluster(), Broker()
+    try:
+        cluster.start()
+        done = skald("migrate", "billing", DATABASE_URL=cluster.url())
+        assert done.returncode == 0, done.stderr
+        with contextlib.closing(cluster.connect()) as db, db.cursor() as cursor:
+            cursor.execute("CREATE PUBLICATION relayed FOR TABLE billing.history_billings")
+            cursor.execute("SELECT pg_drop_replication_slot('billing_cdc')")
+        broker.start()
+        yield cluster, broker
+    finally:
+        broker.remove()
+        cluster.remove()
+
+
+class Place:
+    """A slot and a topic that are one test's alone."""
+
+    def __init__(self, cluster, broker):
+        self.cluster, self.broker = cluster, broker
+        self.prefix = f"place{next(names)}"
+        self.slot = f"slot_{self.prefix}"
+        self.topic = f"{self.prefix}.billing.history_billings"
+        self.relays = []
+        self.run("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", self.slot)
+        broker.make_topic(self.topic)
+
+    def run(self, sql, *values):
+        with contextlib.closing(self.cluster.connect()) as db, db.cursor() as cursor:
+            cursor.execute(sql, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def relay(self, **settings):
+        relay = Relay(**({"BILLING_DATABASE_URL": self.cluster.url(), "KAFKA_BROKERS": self.broker.address,
+                          "KAFKA_TOPIC_PREFIX": self.prefix, "RELAY_SLOT": self.slot, "RELAY_PUBLICATION": "relayed"}
+                         | settings))
+        self.relays.append(relay)
+        return relay
+
+    def started(self, **settings):
+        relay = self.relay(**settings)
+        relay.start()
+        return relay
+
+    def lag(self):
+        """WAL that the slot holds back."""
+        return self.run("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) FROM pg_replication_slots "
+                        "WHERE slot_name = %s", self.slot)[0][0]
+
+    def drop_slot(self):
+        wait_for("the slot to be free", lambda: not self.run(
+            "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", self.slot))
+        self.run("SELECT pg_drop_replication_slot(%s)", self.slot)
+
+    def values(self, topic=None):
+        return [json.loads(record.value)["payload"] for record in self.broker.read(topic or self.topic)]
+
+    def close(self):
+        for relay in self.relays:
+            relay.end()
+            relay.check_log()
+            print(relay.tail())
+        self.drop_slot()
+
+
+@pytest.fixture
+def place(stack):
+    with contextlib.closing(Place(*stack)) as one:
+        yield one
+
+
+class Load:
+    """Each account's rows are numbered by their sum and written one after the other, again until they are there."""
+
+    def __init__(self, place):
+        self.place = place
+        self.accounts = [str(uuid.uuid4()) for _ in range(ACCOUNTS)]
+        self.written = collections.Counter()
+        self.threads = [threading.Thread(target=self.write, args=[account]) for account in self.accounts]
+
+    def write(self, account):
+        db = None
+        for number in range(1, ROWS + 1):
+            key = str(uuid.uuid4())
+            while self.written[account] < number:
+                try:
+                    db = db or self.place.cluster.connect()
+                    with db.cursor() as cursor:
+                        cursor.execute(INSERT, [key, account, number])
+                    self.written[account] = number
+                except psycopg2.OperationalError:
+                    db = None
+        db.close()
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error):
+        for thread in self.threads:
+            thread.join()
+
+    def wait(self, share):
+        wait_for(f"{share} of the load", lambda: sum(self.written.values()) >= share * ACCOUNTS * ROWS, 120 * SLOWER)
+
+    def check(self):
+        """Nothing is lost, what comes again does not come first, and an account has one partition."""
+        wait_for("all records", lambda: self.place.broker.count(self.place.topic) >= ACCOUNTS * ROWS, 60 * SLOWER)
+        wait_for("the slot to catch up", lambda: self.place.lag() < MEGABYTE, 30 * SLOWER)
+        found, partitions, ids = collections.defaultdict(list), collections.defaultdict(set), set()
+        for record in self.place.broker.read(self.place.topic):
+            row = json.loads(record.value)["payload"]["after"]
+            assert json.loads(record.key)["payload"] == {"billing_id": row["billing_id"]}
+            partitions[row["billing_id"]].add(record.partition)
+            if row["id"] not in ids:
+                ids.add(row["id"])
+                found[row["billing_id"]].append(row["sum"])
+        for account in self.accounts:
+            assert found[account] == list(range(1, ROWS + 1)), f"account {account}"
+            assert len(partitions[account]) == 1
+
+
+def test_kill_9_under_load(place):
+    relay = place.started()
+    with Load(place) as load:
+        for share in (0.1, 0.3, 0.5, 0.7):
+            load.wait(share)
+            relay.kill()
+            relay = place.started()
+    load.check()
+    relay.stop()
+
+
+def test_restart_of_postgresql(place):
+    relay = place.started()
+    with Load(place) as load:
+        load.wait(0.2)
+        place.cluster.kill()
+        place.cluster.start()
+        load.wait(0.6)
+        place.cluster.stop()
+        place.cluster.start()
+    load.check()
+    relay.stop()
+
+
+def test_broker_away(place):
+    relay = place.started(RELAY_IN_FLIGHT=1 << 16)
+    with Load(place) as load:
+        load.wait(0.2)
+        place.broker.kill()
+        wait_for("the relay to notice", lambda: relay.client.get("/health").status == 503)
+        load.wait(0.7)
+        assert metric(relay, "skald_relay_in_flight_bytes") <= 1 << 16
+        assert metric(relay, "skald_relay_lag_bytes") > 0 or metric(relay, "skald_relay_lag_seconds") > 0
+        place.broker.start()
+    load.check()
+    wait_for("health", relay.is_healthy)
+    relay.stop()
+
+
+def test_ends_without_its_broker(place):
+    relay = place.started(DRAIN_TIMEOUT="1s")
+    place.broker.kill()
+    place.run(INSERT, str(uuid.uuid4()), None, 1)
+    relay.stop()
+    place.broker.start()
+    assert place.broker.count(place.topic) == 0
+    again = place.started()
+    wait_for("the row", lambda: place.broker.count(place.topic) == 1)
+    again.stop()
+
+
+def metric(relay, name):
+    for line in relay.client.get("/metrics").body.decode().splitlines():
+        if line.split(" ")[0] == name:
+            return float(line.split(" ")[1])
+    raise AssertionError(f"no metric {name}")
+
+
+def resident(relay):
+    status = pathlib.Path(f"/proc/{relay.process.pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))) * 1024
+
+
+@pytest.mark.skipif(SANITIZED, reason="the sanitizers' own memory hides the relay's")
+def test_huge_transaction_in_little_memory(place):
+    count = 100_000
+    relay = place.started(RELAY_IN_FLIGHT=MEGABYTE)
+    place.run("INSERT INTO billing.history_billings (id, billing_id, sum, status) "
+              "SELECT gen_random_uuid(), gen_random_uuid(), n, 'S' FROM generate_series(1, %s) n", count)
+    most = 0
+
+    def all_there():
+        nonlocal most
+        most = max(most, resident(relay))
+        return place.broker.count(place.topic) == count
+
+    wait_for("all records", all_there, 120)
+    assert metric(relay, "skald_relay_bytes_total") > 200 * MEGABYTE
+    assert most < 64 * MEGABYTE, most
+    relay.stop()
+    assert place.broker.count(place.topic) == count, "nothing came twice"
+
+
+def test_standby_takes_over(place):
+    first, second = place.started(), place.relay()
+    second.spawn()
+    wait_for("the second to wait", lambda: "another process reads it" in second.text(), 30 * SLOWER)
+    wait_for("the second to be well", second.is_healthy)
+    place.run(INSERT, str(uuid.uuid4()), None, 1)
+    wait_for("the first row", lambda: place.broker.count(place.topic) == 1)
+    wait_for("its position", lambda: place.lag() == 0)
+    first.kill()
+    place.run(INSERT, str(uuid.uuid4()), None, 2)
+    wait_for("the second row", lambda: place.broker.count(place.topic) == 2)
+    second.stop()
+
+
+def test_idle_slot_holds_back_nothing(place):
+    relay = place.started()
+    place.run("CREATE TABLE IF NOT EXISTS public.elsewhere (n integer, t text)")
+    for _ in range(5):
+        place.run("INSERT INTO public.elsewhere SELECT n, repeat('x', 500) FROM generate_series(1, 10000) n")
+        place.run("SELECT pg_switch_wal()")
+        wait_for("the slot to follow", lambda: place.lag() < 10000)
+    assert place.broker.count(place.topic) == 0
+    relay.stop()
+    assert place.lag() < 10000
+
+
+def test_position_is_told_at_the_end(place):
+    relay = place.started()
+    place.run(INSERT, str(uuid.uuid4()), None, 1)
+    wait_for("the row", lambda: place.broker.count(place.topic) == 1)
+    relay.stop()
+    again = place.started()
+    place.run(INSERT, str(uuid.uuid4()), None, 2)
+    wait_for("the next row", lambda: place.broker.count(place.topic) >= 2)
+    again.stop()
+    assert sorted(value["after"]["sum"] for value in place.values()) == [1, 2]
+
+
+def test_type_not_known_is_refused_at_start(place):
+    place.run("CREATE TABLE public.places (id integer PRIMARY KEY, at point)")
+    place.run("CREATE PUBLICATION places FOR TABLE public.places")
+    relay = place.relay(RELAY_PUBLICATION="places")
+    relay.spawn()
+    assert relay.wait() == 1
+    assert "table public.places, column at: values of type point (oid 600) cannot be sent" in relay.text()
+    place.run("DROP PUBLICATION places; DROP TABLE public.places")
+
+
+def test_type_not_known_is_refused_in_the_stream(place):
+    place.run("CREATE TABLE public.shapes (id integer PRIMARY KEY)")
+    place.run("ALTER PUBLICATION relayed ADD TABLE public.shapes")
+    try:
+        relay = place.started()
+        place.run("INSERT INTO public.shapes VALUES (1)")
+        wait_for("the first row", lambda: f"{place.prefix}.public.shapes" in place.broker.topics() and
+                 place.broker.count(f"{place.prefix}.public.shapes") == 1)
+        place.run("ALTER TABLE public.shapes ADD area box")
+        before = place.run("SELECT pg_current_wal_lsn()::text")[0][0]
+        place.run("INSERT INTO public.shapes VALUES (2)")
+        assert relay.wait() == 1
+        assert "table public.shapes, column area: values of type box (oid 603) cannot be sent" in relay.text()
+        assert place.run("SELECT confirmed_flush_lsn <= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s",
+                         before, place.slot) == [(True,)], "the row is still to come"
+        assert place.broker.count(f"{place.prefix}.public.shapes") == 1
+    finally:
+        place.run("ALTER PUBLICATION relayed DROP TABLE public.shapes")
+        place.run("DROP TABLE public.shapes")
+
+
+def test_deletes_truncates_and_heartbeats(place):
+    relay = place.started(RELAY_TRUNCATES="on", RELAY_SCHEMAS="off", RELAY_KEY_COLUMNS="none", RELAY_HEARTBEAT="100ms")
+    key = str(uuid.uuid4())
+    place.run(INSERT, key, None, 1)
+    place.run("DELETE FROM billing.history_billings WHERE id = %s", key)
+    wait_for("insert, delete and tombstone", lambda: place.broker.count(place.topic) == 3)
+    place.run("TRUNCATE billing.history_billings")
+    wait_for("truncate", lambda: place.broker.count(place.topic) == 4)
+    beats = f"__debezium-heartbeat.{place.prefix}"
+    wait_for("heartbeats", lambda: beats in place.broker.topics() and place.broker.count(beats) > 3)
+    relay.stop()
+    records = place.broker.read(place.topic)
+    of_row = [record for record in records if record.key == json.dumps({"id": key}, separators=(",", ":")).encode()]
+    assert [record.value and json.loads(record.value)["op"] for record in of_row] == ["c", "d", None]
+    truncate, = [record for record in records if record.key is None]
+    assert json.loads(truncate.value)["op"] == "t"
+    beat = place.broker.read(beats)[0]
+    assert (beat.partition, beat.key) == (0, json.dumps({"serverName": place.prefix}, separators=(",", ":")).encode())
+    assert list(json.loads(beat.value)) == ["ts_ms"]
+
+
+def test_no_tombstones(place):
+    relay = place.started(RELAY_TOMBSTONES="off")
+    key = str(uuid.uuid4())
+    place.run(INSERT, key, None, 1)
+    place.run("DELETE FROM billing.history_billings WHERE id = %s", key)
+    place.run(INSERT, str(uuid.uuid4()), None, 2)
+    wait_for("three records", lambda: place.broker.count(place.topic) == 3)
+    relay.stop()
+    assert sorted(value["op"] for value in place.values()) == ["c", "c", "d"]
+
+
+def test_key_column_that_is_not_there(place):
+    relay = place.relay(RELAY_KEY_COLUMNS="billing.history_billings:account")
+    relay.spawn()
+    assert relay.wait() == 1
+    assert "account" in relay.text()
+
+
+def test_takes_no_arguments():
+    done = skald("relay", "now")
+    assert (done.returncode, done.stderr) == (2, "skald: relay takes no arguments\n")
+
+
+def test_bad_setting():
+    done = skald("relay", RELAY_DECIMALS="float")
+    assert done.returncode == 2 and "double | string | precise" in done.stderr
