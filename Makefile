@@ -1,6 +1,6 @@
 # A thin front: each target is one script of tools/, which can also be called by itself. 'make help' lists them.
 .DEFAULT_GOAL := build
-.PHONY: build run test asan tsan fuzz bench fmt lint clean help
+.PHONY: build run stack test asan tsan fuzz bench fmt lint clean help
 
 build: ## build the executable, build/skald
 	@tools/build build
@@ -9,6 +9,11 @@ run: ## install what is missing, build, start PostgreSQL and the shop (PORT, HOS
 	@tools/install_packages run
 	@tools/build build
 	@tools/run
+
+stack: ## the same as a cluster would run it: Kafka, Debezium, seven services (EVENTS=debezium|relay|wal, PORT, SKALD_VAR)
+	@tools/install_packages stack
+	@tools/build build
+	@tools/stack
 
 test: ## every gate and every test; the last line counts them
 	@tools/install_packages test

@@ -23,6 +23,7 @@ CACHE = ROOT / ".cache/java"
 OLDEST_JAVA = 17
 START_SECONDS = 120
 STOP_SECONDS = 60
+RELEASE_SECONDS = 5
 PAUSE = 0.05
 # The first compiler alone: half the processor time until it is ready. To measure throughput, set JAVA_OPTIONS to nothing.
 FAST_START = "-XX:TieredStopAtLevel=1"
@@ -80,14 +81,25 @@ def free_port():
 
 
 def check_free(port):
-    """Whoever else listens there would be taken for the program that is started."""
+    """Whoever else listens there would be taken for the program that is started. One that was just killed may hold its
+    port, and all that it had open, for a moment longer."""
+    deadline = time.monotonic() + RELEASE_SECONDS
+    while error := refusal(port):
+        if time.monotonic() >= deadline:
+            raise Failure(f"Cannot listen on 127.0.0.1 port {port}: {error.strerror}. Give another port.")
+        time.sleep(PAUSE)
+
+
+def refusal(port):
+    """Why nobody can listen on the port now, or None."""
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             s.bind(("127.0.0.1", port))
             s.listen()
         except OSError as error:
-            raise Failure(f"Cannot listen on 127.0.0.1 port {port}: {error.strerror}. Give another port.") from None
+            return error
+    return None
 
 
 def write_config(path, template, **settings):
@@ -104,6 +116,7 @@ class Program:
         self.name, self.heap = name, heap
         self.log = self.folder / f"{name}.log"
         self.new_archive = self.folder / f"{name}.jsa"
+        self.child = None
 
     def pid(self):
         """The Java process that works in the folder. None: it does not run."""
@@ -138,15 +151,23 @@ class Program:
         archive = self.archive()
         share = f"-XX:SharedArchiveFile={archive}" if archive.exists() else f"-XX:ArchiveClassesAtExit={self.new_archive}"
         with open(self.log, "a") as log:
-            subprocess.Popen(self.command(share, "-Xlog:cds=off", "-Xlog:cds+dynamic=off", main, *arguments),
-                             cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            self.child = subprocess.Popen(
+                self.command(share, "-Xlog:cds=off", "-Xlog:cds+dynamic=off", main, *arguments), cwd=self.folder,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+    def ended(self):
+        """How it ended, or None: it runs."""
+        if self.child:
+            status = self.child.poll()
+            return None if status is None else f"with status {status}"
+        return None if self.pid() else "before this command began"
 
     def wait_until(self, what, condition, seconds=START_SECONDS):
         """The first true value of condition(). The process must live as long."""
         deadline = time.monotonic() + seconds
         while not (found := condition()):
-            if not self.pid():
-                raise Failure(self.explain(f"{self.name} has ended before {what}"))
+            if ended := self.ended():
+                raise Failure(self.explain(f"{self.name} gives no {what}, it ended {ended}"))
             if time.monotonic() >= deadline:
                 raise Failure(self.explain(f"{self.name}: no {what} within {seconds} s"))
             time.sleep(PAUSE)

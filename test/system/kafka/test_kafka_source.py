@@ -378,6 +378,24 @@ def test_lag_is_shown_and_database_down_loses_nothing(stream):
     stream.assert_told_in_order()
 
 
+def test_kill_with_a_batch_in_hand(stream):
+    """What was read and not stored is still the group's to read."""
+    stream.add_users(4)
+    server = stream.replica()
+    stream.load(40)
+    stream.flush()
+    stream.wait_stored()
+    stream.shop.forget_connections()
+    with stream.shop.cluster.frozen():
+        stream.load(400)
+        stream.flush()
+        wait_for("a batch in hand, for longer than offsets wait", lambda: metric(server, "notification_lag_seconds") > 1)
+        server.kill()
+    stream.replica()
+    stream.wait_stored(TAKE_OVER_SECONDS)
+    stream.assert_told_in_order()
+
+
 def test_topic_made_later_is_found(shop, broker):
     late = Stream(shop, broker)
     try:

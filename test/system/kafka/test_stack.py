@@ -1,0 +1,213 @@
+"""`make stack`: the shop as a cluster runs it, with Kafka between Billing and Notification. It keeps what the user's
+collections expect, says what has failed, and leaves nothing behind."""
+
+import contextlib
+import os
+import pathlib
+import random
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+
+import pytest
+
+from harness.check import ok
+from harness.client import Client
+from harness.cluster import ROOT
+from harness.goods import buy, new_user, refill
+from harness.server import SKALD, SLOWER
+from harness.wait import wait_for
+from test_newman import place, run
+
+PORTS = 11
+PARTS = {
+    "debezium": {"postgresql", "kafka", "connect", "debezium", "front door"},
+    "relay": {"postgresql", "kafka", "relay", "front door"},
+    "wal": {"postgresql", "front door"},
+}
+SERVICES = {"order", "payment", "warehouse", "delivery", "user", "billing", "notification"}
+START_SECONDS = 240
+PROMISED_SECONDS = 2
+
+
+def free_ports():
+    """The first of so many free ports in a row, below those the system gives out by itself."""
+    for first in random.sample(range(20000, 32000, PORTS), 100):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + PORTS):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise AssertionError("no free ports")
+
+
+class Stack(Client):
+    def __init__(self, folder):
+        super().__init__(lambda path: ("127.0.0.1", self.port))
+        self.var = pathlib.Path(folder) / "var"
+        self.port = free_ports()
+        self.process = None
+        self.log = pathlib.Path(folder) / "log"
+
+    def start(self, events):
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                [ROOT / "tools/stack"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env=os.environ | {"SKALD_VAR": str(self.var), "SKALD_BIN": str(SKALD), "PORT": str(self.port),
+                                  "HOST": "127.0.0.1", "EVENTS": events})
+        return self
+
+    def serve(self, events):
+        self.start(events)
+        wait_for("the stack", lambda: "The shop answers" in self.said() or self.process.poll() is not None,
+                 START_SECONDS * SLOWER)
+        assert self.process.poll() is None, self.said()
+        return self
+
+    def said(self):
+        return self.log.read_text()
+
+    def end(self, number=signal.SIGTERM):
+        """The exit status; nothing is left of it."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        status = self.process.wait(120)
+        assert self.processes() == []
+        return status
+
+    def processes(self):
+        """All that carry this folder in their environment, or work in it."""
+        mark, folder, found = f"SKALD_VAR={self.var}\0".encode(), str(self.var.resolve()), []
+        for entry in pathlib.Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if os.readlink(entry / "cwd").startswith(folder) or mark in (entry / "environ").read_bytes():
+                    if (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+                        found.append((int(entry.name), (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()))
+        return found
+
+    def cluster_data(self):
+        return (self.var / "stack/pg").resolve() / "data"
+
+    def pid(self, tool):
+        found = subprocess.run([ROOT / "tools" / tool, "pid", self.var / "stack" / tool], capture_output=True, text=True)
+        return int(found.stdout or 0)
+
+    def clean_up(self):
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(120)
+        for tool, verb in (("connect", "stop"), ("kafka", "stop"), ("cluster", "remove")):
+            name = "pg" if tool == "cluster" else tool
+            subprocess.run([ROOT / "tools" / tool, verb, self.var / "stack" / name], check=True)
+
+
+@contextlib.contextmanager
+def a_stack():
+    with tempfile.TemporaryDirectory(prefix="skald-stack-") as folder:
+        os.chmod(folder, 0o755)
+        stack = Stack(folder)
+        try:
+            yield stack
+        finally:
+            stack.clean_up()
+
+
+@pytest.fixture(scope="module", params=["debezium", "relay"])
+def stack(request):
+    with a_stack() as made:
+        yield made.serve(request.param)
+        assert made.end() == 0, made.said()
+
+
+def told(stack, user):
+    return [one["message"] for one in ok(stack.get(f"/notification/notification/{user['id']}"))]
+
+
+def test_every_part_is_shown(stack, request):
+    events = request.node.callspec.params["stack"]
+    shown = set(re.findall(r"^  (\S+(?: door)?) +[\d.]+ s +\d+ MB  \S+", stack.said(), re.MULTILINE))
+    assert shown == PARTS[events] | SERVICES
+
+
+@pytest.mark.parametrize("collection", ["hw_streaming_postman_collection.json", "hw_transactions_postman_collection.json"])
+def test_collection(stack, tmp_path, collection):
+    for i in range(2):
+        done, result = run(collection, tmp_path / f"{i}.json", *place("env", stack))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert result["failures"] == [] and result["stats"]["assertions"]["total"] > 10
+
+
+def test_four_notifications(stack):
+    user = new_user(stack)
+    assert refill(stack, user["billingId"], "100")
+    assert buy(stack, user["billingId"], "48.7") is True
+    assert buy(stack, user["billingId"], "333.33") is False
+    wait_for("4 notifications", lambda: len(told(stack, user)) >= 4, PROMISED_SECONDS * SLOWER)
+    texts = told(stack, user)
+    assert len(texts) == 4
+    assert "100" in texts[1] and "51.3" in texts[2] and "333.33" in texts[3]
+
+
+def test_order_of_accounts_is_kept(stack):
+    users = [new_user(stack) for _ in range(4)]
+    for i in range(1, 21):
+        for user in users:
+            assert refill(stack, user["billingId"], f"{i}.5")
+    for user in users:
+        wait_for("21 notifications", lambda u=user: len(told(stack, u)) >= 21, 10 * SLOWER)
+        sums = [re.search(r"refilled with ([\d.]+) ", text)[1] for text in told(stack, user)[1:]]
+        assert sums == [f"{i}.5" for i in range(1, 21)]
+
+
+def test_part_that_dies_ends_all_and_the_next_run_takes_over():
+    with a_stack() as stack:
+        stack.serve("relay")
+        user = new_user(stack)
+        os.kill(stack.pid("kafka"), signal.SIGKILL)
+        assert stack.process.wait(120) == 1
+        assert "kafka ended by itself" in stack.said()
+        assert stack.processes() == []
+
+        stack.serve("relay")
+        stack.process.kill()
+        stack.process.wait()
+        assert stack.pid("kafka"), "what is no child of it outlives its kill -9"
+        stack.serve("relay")
+        wait_for("the notification", lambda: len(told(stack, user)) == 1, 10 * SLOWER)
+        assert stack.end(signal.SIGINT) == 0
+
+
+@pytest.mark.parametrize("until", ["postgresql", "kafka"])
+def test_signal_while_it_starts(until):
+    with a_stack() as stack:
+        stack.start("debezium")
+        wait_for(until, lambda: f"  {until} " in stack.said(), START_SECONDS * SLOWER)
+        assert stack.end() == 0
+
+
+def test_part_that_does_not_start_is_explained():
+    with a_stack() as stack:
+        stack.serve("wal")
+        assert stack.end() == 0
+        stack.cluster_data().joinpath("global/pg_control").unlink()
+        stack.start("wal")
+        assert stack.process.wait(120) == 1
+        assert "pg_control" in stack.said()
+        assert stack.processes() == []
+
+
+def test_port_that_is_busy_is_named():
+    with a_stack() as stack, socket.socket() as taken:
+        taken.bind(("127.0.0.1", stack.port + 3))
+        taken.listen()
+        stack.start("wal")
+        assert stack.process.wait(120) == 1
+        assert f"127.0.0.1 port {stack.port + 3}" in stack.said() and f"PORT={stack.port + 100} make stack" in stack.said()
+
+
+def test_way_of_events_that_there_is_not():
+    with a_stack() as stack:
+        stack.start("pigeons")
+        assert stack.process.wait(60) == 2
+        assert "EVENTS must be debezium, relay or wal" in stack.said()
