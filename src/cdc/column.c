@@ -87,23 +87,19 @@ static bool write_decimal_text(Buf *out, int scale, Str text) {
   return true;
 }
 
-static bool is_number(Str text) {
-  return text.n > 0 && ((text.p[0] >= '0' && text.p[0] <= '9') || (text.p[0] == '-' && text.n > 1 && text.p[1] != 'I'));
-}
-
 static bool write_numeric(Buf *out, const Column *column, Str text) {
   int scale = scale_of(column->modifier);
   switch (column->decimals) {
   case DECIMALS_DOUBLE:
     return number_write_double(out, text);
   case DECIMALS_STRING:
-    return is_number(text) ? write_decimal_text(out, scale, text) : write_special_decimal(out, text);
+    return number_is_plain(text) ? write_decimal_text(out, scale, text) : write_special_decimal(out, text);
   case DECIMALS_PRECISE:
     return scale == NO_SCALE ? number_write_variable(out, text) : number_write_decimal(out, text, scale);
   case DECIMALS_EXACT:
     break;
   }
-  if (!is_number(text))
+  if (!number_is_plain(text))
     return false;
   buf_str(out, text);
   return true;

@@ -66,6 +66,11 @@ static bool parse(Str text, Decimal *ret) {
   return true;
 }
 
+bool number_is_plain(Str text) {
+  Decimal d;
+  return parse(text, &d) && !memchr(text.p, 'e', text.n) && (d.whole.n == 1 || d.whole.p[0] != '0');
+}
+
 static char digit_at(const Decimal *d, size_t i) {
   return i < d->whole.n ? d->whole.p[i] : d->fraction.p[i - d->whole.n];
 }
@@ -174,7 +179,7 @@ bool number_write_float(Buf *out, Str text) {
 }
 
 static bool parse_scaled(Str text, int scale, Decimal *ret) {
-  return parse(text, ret) && ret->point == (int64_t)ret->whole.n && (int64_t)ret->fraction.n <= scale;
+  return number_is_plain(text) && parse(text, ret) && (int64_t)ret->fraction.n <= scale;
 }
 
 bool number_write_plain(Buf *out, Str text, int scale) {
@@ -265,7 +270,7 @@ bool number_write_decimal(Buf *out, Str text, int scale) {
 
 bool number_write_variable(Buf *out, Str text) {
   Decimal d;
-  if (!parse(text, &d) || d.point != (int64_t)d.whole.n)
+  if (!number_is_plain(text) || !parse(text, &d))
     return false;
   while (d.fraction.n > 0 && d.fraction.p[d.fraction.n - 1] == '0')
     d.fraction.n--;

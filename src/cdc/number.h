@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 
+bool number_is_plain(Str text); /* digits, perhaps a sign and a fraction: a JSON number without exponent */
 /* A numeric as the nearest double, in the text of Java's Double.toString: 1000.0, 1.0E7. NaN and what is beyond the
  * range become "NaN", "Infinity" and "-Infinity", quoted as Jackson does it. */
 bool number_write_double(Buf *out, Str text);

@@ -223,11 +223,12 @@ Source *wal_source_new(const WalConfig *config) {
 
 static int check_slot(DbScript *db, const char *slot, Arena *arena, bool *ret_exists, Str *error) {
   DbResult found;
-  Str sql = arena_printf(arena,
-                         "SELECT s.database, s.database = current_database() AND s.plugin = 'pgoutput', l.level FROM "
-                         "(SELECT current_setting('wal_level')) AS l(level) LEFT JOIN pg_replication_slots s "
-                         "ON s.slot_name = '%s'",
-                         slot);
+  Str sql =
+      arena_printf(arena,
+                   "SELECT s.database, s.database = current_database() AND s.plugin IN ('pgoutput', ''), "
+                   "l.level FROM (SELECT current_setting('wal_level')) AS l(level) LEFT JOIN pg_replication_slots s "
+                   "ON s.slot_name = '%s'",
+                   slot);
   TRY(db_script_run(db, sql.p, arena, &found, error));
   *ret_exists = db_cell(&found, 0, 0).p != NULL;
   if (*ret_exists && !str_eq(db_cell(&found, 0, 1), STR("t"))) {

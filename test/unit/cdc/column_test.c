@@ -89,6 +89,8 @@ TEST(numeric_as_bytes) {
 TEST(numeric_with_its_own_digits) {
   check_as(DECIMALS_EXACT, 1700, -1, "123456789012345678901234567890.10", "123456789012345678901234567890.10");
   check_as(DECIMALS_EXACT, 1700, -1, "NaN", "\"NaN\"");
+  check_as(DECIMALS_EXACT, 1700, -1, "25:00", "\"25:00\"");
+  check_as(DECIMALS_EXACT, 1700, -1, "007", "\"007\"");
   check_as(DECIMALS_EXACT, 600, -1, "(1,2)", "\"(1,2)\"");
   check_as(DECIMALS_EXACT, 1082, -1, "soon", "\"soon\"");
 }
