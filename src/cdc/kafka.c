@@ -250,7 +250,6 @@ static void client_close(Client *c) {
 typedef struct Partition {
   int64_t since;     /* the assignment it came with, or 0: it is not ours */
   int64_t done;      /* offset behind the last record that is done; RD_KAFKA_OFFSET_INVALID: none yet */
-  int64_t asked;     /* offset of the commit under way or behind us */
   int64_t committed; /* offset the group remembers, as far as this process did it */
 } Partition;
 
@@ -307,7 +306,7 @@ static void assign(KafkaSource *s, rd_kafka_topic_partition_list_t *list) {
   for (int i = 0; i < list->cnt; i++) {
     const int64_t none = RD_KAFKA_OFFSET_INVALID;
     const rd_kafka_topic_partition_t *p = &list->elems[i];
-    *partition_at(s, p->partition) = (Partition){s->assignments, none, none, none};
+    *partition_at(s, p->partition) = (Partition){s->assignments, none, none};
     rd_kafka_queue_t *queue = rd_kafka_queue_get_partition(s->client.rk, p->topic, p->partition);
     rd_kafka_queue_forward(queue, s->records);
     rd_kafka_queue_destroy(queue);
@@ -341,15 +340,19 @@ static void take_rebalance(KafkaSource *s, rd_kafka_event_t *event) {
 
 static void take_commit(KafkaSource *s, rd_kafka_event_t *event) {
   rd_kafka_resp_err_t code = rd_kafka_event_error(event);
+  const rd_kafka_topic_partition_list_t *list = rd_kafka_event_topic_partition_list(event);
+  for (int i = 0; list && i < list->cnt && code == RD_KAFKA_RESP_ERR_NO_ERROR; i++) {
+    const rd_kafka_topic_partition_t *p = &list->elems[i];
+    code = p->err;
+    if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
+      s->partitions[p->partition].committed = p->offset;
+  }
   s->committing = false;
   s->commit_failed = code != RD_KAFKA_RESP_ERR_NO_ERROR;
   if (s->commit_failed) {
-    LOG(DEBUG, "kafka", "group %s: commit: %s", s->config.group, rd_kafka_event_error_string(event));
+    LOG(DEBUG, "kafka", "group %s: commit: %s", s->config.group, rd_kafka_err2str(code));
     s->commit_us = loop_now_us() + RETRY_US;
-    return;
   }
-  for (int i = 0; i < s->partition_count; i++)
-    s->partitions[i].committed = s->partitions[i].asked;
 }
 
 static void take_consumer_event(Client *c, rd_kafka_event_t *event) {
@@ -360,21 +363,23 @@ static void take_consumer_event(Client *c, rd_kafka_event_t *event) {
     take_commit(s, event);
 }
 
+/* An offset may also go back: to the beginning of a topic that was made anew. */
+static bool is_uncommitted(const Partition *p) {
+  return p->since && p->done >= 0 && p->done != p->committed;
+}
+
 static bool has_uncommitted(const KafkaSource *s) {
   for (int i = 0; i < s->partition_count; i++)
-    if (s->partitions[i].since && s->partitions[i].done > s->partitions[i].committed)
+    if (is_uncommitted(&s->partitions[i]))
       return true;
   return false;
 }
 
 static void commit(KafkaSource *s) {
   rd_kafka_topic_partition_list_t *offsets = rd_kafka_topic_partition_list_new(s->partition_count);
-  for (int i = 0; i < s->partition_count; i++) {
-    Partition *p = &s->partitions[i];
-    if (p->since && p->done > p->committed)
-      rd_kafka_topic_partition_list_add(offsets, s->config.topic, i)->offset = p->done;
-    p->asked = p->done;
-  }
+  for (int i = 0; i < s->partition_count; i++)
+    if (is_uncommitted(&s->partitions[i]))
+      rd_kafka_topic_partition_list_add(offsets, s->config.topic, i)->offset = s->partitions[i].done;
   s->committing = rd_kafka_commit_queue(s->client.rk, offsets, s->client.events, NULL, NULL) == 0;
   s->commit_us = loop_now_us() + (s->committing ? COMMIT_US : RETRY_US);
   rd_kafka_topic_partition_list_destroy(offsets);

@@ -53,23 +53,24 @@ class Cluster:
 
     def kill(self):
         """As a power cut for PostgreSQL: all of it at once, nothing written any more."""
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self.signal(self.processes(), signal.SIGKILL)
         wait_for("the end of PostgreSQL", lambda: not self.processes())
 
     @contextlib.contextmanager
     def frozen(self):
         """PostgreSQL is there, holds its connections open, and answers nothing."""
         pids = self.processes()
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
         try:
+            self.signal(pids, signal.SIGSTOP)
             yield
         finally:
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
+            self.signal(pids, signal.SIGCONT)
+
+    @staticmethod
+    def signal(pids, number):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # a backend may be ending
+                os.kill(pid, number)
 
     def url(self, database="skald"):
         return urllib.parse.urlsplit(self.root_url)._replace(path="/" + database).geturl()

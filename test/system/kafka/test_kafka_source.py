@@ -2,9 +2,10 @@
 
 import contextlib
 import json
-import pathlib
+import os
 import random
 import re
+import signal
 import time
 import uuid
 
@@ -22,6 +23,7 @@ from harness.wait import free_port, wait_for
 PARTITIONS = 4
 LOAD = 20000
 OUTAGE_SECONDS = 30
+FREEZE_SECONDS = 10
 HEAL_SECONDS = 30
 TAKE_OVER_SECONDS = 20  # a dead member counts as one only after its session's timeout
 HAND_OVER_SECONDS = 4   # less than that timeout: who leaves in order says so
@@ -437,6 +439,26 @@ def test_broker_away_for_a_while_and_killed_under_load(stream):
     for server in (one, other):
         wait_for("the connection", lambda: metric(server, "notification_source_connected") == 1)
         assert server.is_healthy()
+
+
+def test_broker_frozen_for_longer_than_a_session(stream):
+    """It holds its connections and answers nothing; then it finds that everybody's time is over."""
+    stream.add_users(8)
+    one, other = stream.replica(), stream.replica()
+    stream.load(LOAD // 4)
+    wait_for("work in progress", lambda: 0 < stream.stored())
+    pid = stream.broker.pid()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        until = time.monotonic() + FREEZE_SECONDS
+        while time.monotonic() < until:
+            assert one.is_healthy() and other.is_healthy()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    stream.load(LOAD // 4)
+    stream.flush()
+    stream.wait_stored(HEAL_SECONDS)
+    stream.assert_told_in_order()
 
 
 def test_starts_without_a_broker(stream):
