@@ -6,25 +6,22 @@
 // --vus and --duration. The run fails if any answer is not a 200.
 import http from "k6/http";
 import { check, fail } from "k6";
+import { origin } from "./origin.js";
 
 export const options = {
   thresholds: { checks: ["rate==1.0"] },
 };
 
 // k6 also shows scripts the shell's own environment, in which PATH is a list of folders.
-function address(env) {
-  if (!env.DOMAIN) {
-    fail("DOMAIN is missing: -e DOMAIN=arch.homework");
-  }
+function path(env) {
   if (!env.PATH || !env.PATH.startsWith("/") || env.PATH.includes(":")) {
     fail("PATH is missing: -e PATH=/user/user/ID");
   }
-  const port = env.PORT ? `:${env.PORT}` : "";
-  return `${env.SCHEME || "http"}://${env.DOMAIN}${port}${env.PATH}`;
+  return env.PATH;
 }
 
 export function setup() {
-  return { url: address(__ENV) };
+  return { url: origin(__ENV) + path(__ENV) };
 }
 
 export default function (data) {

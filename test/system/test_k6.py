@@ -1,19 +1,23 @@
-"""k6/script.js: which address it loads, told by a stand-in for k6; and a short real run where k6 is installed."""
+"""The load scripts. Which address k6/script.js loads is told by a stand-in for k6; then both run in k6 itself."""
 
 import json
 import os
 import shutil
 import subprocess
+import uuid
 
 import pytest
 
-from harness.check import ok
 from harness.cluster import ROOT
 from harness.goods import new_user
+from harness.server import SLOWER
 
-SCRIPT = ROOT / "k6/script.js"
+SCRIPTS = ROOT / "k6"
+BUILT = ROOT / ".cache/k6/k6"
+THRESHOLD_CROSSED = 99  # the exit status of k6
 # The part of k6 that the script uses. What it asked for and what it checked is printed.
 MODULES = {
+    "package.json": '{"type": "module"}',
     "node_modules/k6/package.json": '{"type": "module", "exports": {".": "./k6.js", "./http": "./http.js"}}',
     "node_modules/k6/k6.js": """
         export function check(value, tests) { for (const t of Object.values(tests)) console.log(`checked ${t(value)}`); }
@@ -22,7 +26,7 @@ MODULES = {
         export default { get(url) { console.log(`got ${url}`); return { status: Number(globalThis.__ENV.STATUS) }; } };""",
     "main.mjs": """
         globalThis.__ENV = JSON.parse(process.argv[2]);
-        const script = await import("./script.mjs");
+        const script = await import("./script.js");
         const data = script.setup ? script.setup() : undefined;
         script.default(JSON.parse(JSON.stringify(data)));""",
 }
@@ -32,7 +36,8 @@ def run(folder, **env):
     for name, text in MODULES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    shutil.copy(SCRIPT, folder / "script.mjs")
+    for script in ("script.js", "origin.js"):
+        shutil.copy(SCRIPTS / script, folder)
     return subprocess.run(["node", "main.mjs", json.dumps({"STATUS": "200"} | env)], cwd=folder, capture_output=True,
                           text=True)
 
@@ -57,11 +62,34 @@ def test_what_is_missing_is_said(tmp_path, env, missing):
     assert done.returncode != 0 and f"{missing} is missing" in done.stderr
 
 
-@pytest.mark.skipif(not shutil.which("k6"), reason="k6 is not installed")
-def test_with_k6(shop):
+def k6(shop, script, vus, seconds, **env):
+    program = str(BUILT) if BUILT.is_file() else shutil.which("k6")
+    if not program:
+        pytest.skip("k6 is not installed. With Go 1.21 or newer, build it: tools/build_k6")
+    values = {"DOMAIN": "127.0.0.1", "PORT": shop.port} | env
+    return subprocess.run([program, "run", "--quiet", "--vus", str(vus), "--duration", f"{seconds}s", SCRIPTS / script,
+                           *(part for name, value in values.items() for part in ("-e", f"{name}={value}"))],
+                          capture_output=True, text=True, timeout=60 * SLOWER, env=os.environ | {"K6_NO_USAGE_REPORT": "true"})
+
+
+def test_script_in_k6(shop):
     user = new_user(shop)
-    ok(shop.get(f"/user/user/{user['id']}"))
-    done = subprocess.run(["k6", "run", "--vus", "4", "--duration", "1s", SCRIPT, "-e", "DOMAIN=127.0.0.1", "-e",
-                           f"PORT={shop.port}", "-e", f"PATH=/user/user/{user['id']}"], env=dict(os.environ),
-                          capture_output=True, text=True, timeout=60)
+    done = k6(shop, "script.js", 4, 1, PATH=f"/user/user/{user['id']}")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_script_fails_where_an_answer_is_no_200(shop):
+    done = k6(shop, "script.js", 1, 1, PATH=f"/user/user/{uuid.uuid4()}")
+    assert done.returncode == THRESHOLD_CROSSED, done.stdout + done.stderr
+
+
+def test_customers(shop):
+    """All thresholds but the time of an order hold on any machine, so that one alone is eased."""
+    done = k6(shop, "shop.js", 4, 3, THINK="0.05", MAX_ORDER_MS=500 * SLOWER)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shop.assert_sound()
+
+
+def test_customers_find_what_is_too_slow(shop):
+    done = k6(shop, "shop.js", 1, 1, THINK="0", MAX_ORDER_MS="0.001")
+    assert done.returncode == THRESHOLD_CROSSED and "http_req_duration" in done.stderr, done.stdout + done.stderr

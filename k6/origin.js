@@ -1,0 +1,10 @@
+// Where the shop is: DOMAIN, with SCHEME (http) and PORT (the scheme's own) if need be.
+import { fail } from "k6";
+
+export function origin(env) {
+  if (!env.DOMAIN) {
+    fail("DOMAIN is missing: -e DOMAIN=arch.homework");
+  }
+  const port = env.PORT ? `:${env.PORT}` : "";
+  return `${env.SCHEME || "http"}://${env.DOMAIN}${port}`;
+}
