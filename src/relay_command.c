@@ -3,6 +3,7 @@
 
 #include "cdc/relay.h"
 #include "rt/fiber.h"
+#include "rt/http_metrics.h"
 #include "rt/http_server.h"
 #include "rt/log.h"
 #include "rt/loop.h"
@@ -80,10 +81,12 @@ static void handle(HttpRequest *request, HttpReply *reply) {
     relay_status(state.relay, &status);
     problem = problem_of(&status);
   }
-  if (problem)
-    problem_reply(request->arena, &(Problem){.code = E_UNAVAILABLE, .detail = str_from(problem)}, reply);
-  else
+  if (!problem) {
     service_handle(request, reply);
+    return;
+  }
+  problem_reply(request->arena, &(Problem){.code = E_UNAVAILABLE, .detail = str_from(problem)}, reply);
+  http_metrics_refused(request->method, reply->status);
 }
 
 static void end(void *arg) {
@@ -135,6 +138,7 @@ static void start(void *arg) {
       .refused = on_refused});
   HttpServerConfig http = {.listen_fd = state.listen_fd,
                            .handler = handle,
+                           .refused = http_metrics_refused,
                            .max_in_flight = HTTP_REQUESTS,
                            .request_us = HTTP_US,
                            .idle_us = HTTP_US};
@@ -156,6 +160,7 @@ int relay_run(const RelayProcess *process) {
   }
   log_init((LogFormat)process->log_format, (LogLevel)process->log_level, "relay");
   metrics_init(1);
+  service_init(process->ktor_address);
   relay_prepare();
   state.db = db_new(process->dsn, "billing");
   metrics_worker(0);
