@@ -1,5 +1,6 @@
 /* skald: one executable, whose first argument says what to do. */
 #include "audit.h"
+#include "cdc/slot_watch.h"
 #include "cdc/wal.h"
 #include "relay_command.h"
 #include "rt/config.h"
@@ -8,6 +9,7 @@
 #include "rt/http_server.h"
 #include "rt/log.h"
 #include "rt/loop.h"
+#include "rt/loop_metrics.h"
 #include "rt/metrics.h"
 #include "rt/migrate.h"
 #include "rt/random.h"
@@ -176,6 +178,8 @@ static void flush_log(void *arg) {
 static void start(void *arg) {
   int worker = *(const int *)arg;
   service_start_all(worker, (int)conf.connections, (int)conf.batch);
+  if (worker == 0 && conf.selected[BILLING])
+    slot_watch_start(service_find("billing")->db);
   HttpServerConfig http = {.listen_fd = conf.listen_fd,
                            .handler = service_handle,
                            .refused = http_metrics_refused,
@@ -196,6 +200,7 @@ static void run_worker(int worker) {
   metrics_worker(worker);
   random_after_fork();
   loop_init();
+  loop_metrics_start();
   fiber_limit((int)conf.fibers);
   loop_before_poll(flush_log, NULL);
   loop_on_terminate(on_terminate);
@@ -237,6 +242,8 @@ static void add_services(void) {
       service_add(shop[i], dsn_of(i));
     else if (conf.urls[i])
       service_peer(shop[i]->name, conf.urls[i]);
+  if (conf.selected[BILLING])
+    slot_watch_prepare(NOTIFICATION_SLOT);
   if (conf.selected[NOTIFICATION])
     notification_use_wal(dsn_of(BILLING));
 }
@@ -254,6 +261,7 @@ static int serve(int argc, char **argv) {
   log_init((LogFormat)conf.log_format, (LogLevel)conf.log_level, argc == 1 ? argv[0] : "skald");
   metrics_init(workers);
   service_init(ktor_address());
+  loop_metrics_prepare();
   name_owner();
   add_services();
   return supervise(workers, run_worker, stop_listening, conf.drain_us + 2000000);

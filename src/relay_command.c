@@ -7,6 +7,7 @@
 #include "rt/http_server.h"
 #include "rt/log.h"
 #include "rt/loop.h"
+#include "rt/loop_metrics.h"
 #include "rt/metrics.h"
 #include "rt/problem.h"
 #include "rt/random.h"
@@ -161,10 +162,12 @@ int relay_run(const RelayProcess *process) {
   log_init((LogFormat)process->log_format, (LogLevel)process->log_level, "relay");
   metrics_init(1);
   service_init(process->ktor_address);
+  loop_metrics_prepare();
   relay_prepare();
   state.db = db_new(process->dsn, "billing");
   metrics_worker(0);
   loop_init();
+  loop_metrics_start();
   loop_before_poll(flush_log, NULL);
   loop_on_terminate(on_terminate);
   if (!fiber_start("start", start, NULL))
