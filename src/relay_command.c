@@ -17,8 +17,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HTTP_REQUESTS 64
-#define HTTP_US       5000000
+#define HTTP_CONNECTIONS 64
+#define HTTP_REQUESTS    64
+#define HTTP_US          5000000
 
 static struct {
   const char *brokers, *prefix, *key_columns, *slot, *publication;
@@ -140,6 +141,7 @@ static void start(void *arg) {
   HttpServerConfig http = {.listen_fd = state.listen_fd,
                            .handler = handle,
                            .refused = http_metrics_refused,
+                           .max_connections = HTTP_CONNECTIONS,
                            .max_in_flight = HTTP_REQUESTS,
                            .request_us = HTTP_US,
                            .idle_us = HTTP_US};

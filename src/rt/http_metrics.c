@@ -159,29 +159,32 @@ HttpSeries *http_metrics_other(void) {
   return http.other;
 }
 
-/* Host and port of a URL, with nothing in them that a label's text must not hold. */
-static char *peer_labels(const char *base_url, const char *method) {
-  Str rest = str_from(base_url);
-  bool tls = str_starts(rest, STR("https:"));
-  for (int i = 0; i < 2 && rest.p; i++)
-    str_cut(&rest, '/');
-  Str authority = str_cut(&rest, '/');
-  const char *colon = authority.n ? memrchr(authority.p, ':', authority.n) : NULL;
-  const char *bracket = authority.n ? memrchr(authority.p, ']', authority.n) : NULL;
-  const char *port = tls ? "443" : "80";
-  int port_length = (int)strlen(port), host_length = (int)authority.n;
-  if (colon && colon > bracket) {
-    host_length = (int)(colon - authority.p);
-    port = colon + 1;
-    port_length = (int)authority.n - host_length - 1;
-  }
-  char *host = text("%.*s", host_length, authority.p ? authority.p : "");
-  for (char *c = host; *c; c++)
+/* With nothing in it that a label's text must not hold. */
+static char *label_text(Str value) {
+  char *out = text("%.*s", STR_FMT(value));
+  for (char *c = out; *c; c++)
     if (*c == '"' || *c == '\\' || *c == '\n')
       *c = '_';
-  char *labels = text("http_request_method=\"%s\",server_address=\"%s\",server_port=\"%.*s\",url_scheme=\"%s\"", method,
-                      host, port_length, port, tls ? "https" : "http");
-  free(host);
+  return out;
+}
+
+/* http://host:port/… cut up; a colon within brackets belongs to an address of IPv6. */
+static char *peer_labels(const char *base_url, const char *method) {
+  Str rest = str_from(base_url), scheme = str_cut(&rest, ':');
+  while (rest.n && rest.p[0] == '/')
+    rest = (Str){rest.p + 1, rest.n - 1};
+  Str host = str_cut(&rest, '/'), port = str_eq(scheme, STR("https")) ? STR("443") : STR("80");
+  for (size_t i = host.n; i-- > 0 && host.p[i] != ']';)
+    if (host.p[i] == ':') {
+      port = (Str){host.p + i + 1, host.n - i - 1};
+      host.n = i;
+    }
+  char *address = label_text(host), *number = label_text(port), *kind = label_text(scheme);
+  char *labels = text("http_request_method=\"%s\",server_address=\"%s\",server_port=\"%s\",url_scheme=\"%s\"", method,
+                      address, number, kind);
+  free(address);
+  free(number);
+  free(kind);
   return labels;
 }
 

@@ -333,6 +333,8 @@ int http_server_start(const HttpServerConfig *config) {
   h2o_pathconf_t *path = h2o_config_register_path(host, "/", 0);
   h2o_create_handler(path, sizeof(h2o_handler_t))->on_req = on_request;
   h2o_create_filter(path, sizeof(h2o_filter_t))->on_setup_ostream = on_answer;
+  h2o_create_filter(&host->fallback_path, sizeof(h2o_filter_t))->on_setup_ostream =
+      on_answer; /* before a path is known */
   h2o_context_init(&server.context, loop_uv(), &server.conf);
   server.accept = (h2o_accept_ctx_t){.ctx = &server.context, .hosts = server.conf.hosts};
   if (uv_tcp_init(loop_uv(), &server.listener) < 0 || uv_tcp_open(&server.listener, config->listen_fd) < 0 ||
