@@ -1,12 +1,15 @@
 /* skald: one executable, whose first argument says what to do. */
 #include "audit.h"
+#include "cdc/slot_watch.h"
 #include "cdc/wal.h"
 #include "relay_command.h"
 #include "rt/config.h"
 #include "rt/fiber.h"
+#include "rt/http_metrics.h"
 #include "rt/http_server.h"
 #include "rt/log.h"
 #include "rt/loop.h"
+#include "rt/loop_metrics.h"
 #include "rt/metrics.h"
 #include "rt/migrate.h"
 #include "rt/random.h"
@@ -29,13 +32,14 @@ enum { ORDER, PAYMENT, WAREHOUSE, DELIVERY, USER, BILLING, NOTIFICATION, SHOP };
 static struct {
   const char *database, *databases[SHOP], *urls[SHOP], *host;
   int64_t port, workers, connections, batch, client_connections, in_flight, fibers, request_us, idle_us, drain_us;
-  int64_t log_level, log_format;
+  int64_t log_level, log_format, ktor_metrics;
   const char *owner;
   int listen_fd;
   bool selected[SHOP];
 } conf;
 
 static const char *const log_levels[] = {"trace", "debug", "info", "warn", "error", NULL};
+static const char *const off_on[] = {"off", "on", NULL};
 static const char *const log_formats[] = {"auto", "logstash", "text", NULL};
 
 #define SERVICE_DATABASE(NAME, i)                                                                                      \
@@ -71,6 +75,8 @@ static const Option process_options[] = {
     {"LOG_LEVEL", OPTION_CHOICE, &conf.log_level, "info", 0, 0, log_levels, "what is logged", false},
     {"LOG_FORMAT", OPTION_CHOICE, &conf.log_format, "auto", 0, 0, log_formats,
      "auto: text on a terminal, else logstash", false},
+    {"METRICS_KTOR", OPTION_CHOICE, &conf.ktor_metrics, "on", 0, 0, off_on,
+     "whether requests are also counted by the names of Ktor's Micrometer plugin", false},
     {0},
 };
 
@@ -172,8 +178,11 @@ static void flush_log(void *arg) {
 static void start(void *arg) {
   int worker = *(const int *)arg;
   service_start_all(worker, (int)conf.connections, (int)conf.batch);
+  if (worker == 0 && conf.selected[BILLING])
+    slot_watch_start(service_find("billing")->db);
   HttpServerConfig http = {.listen_fd = conf.listen_fd,
                            .handler = service_handle,
+                           .refused = http_metrics_refused,
                            .max_connections = (int)conf.client_connections,
                            .max_in_flight = (int)conf.in_flight,
                            .request_us = conf.request_us,
@@ -191,6 +200,7 @@ static void run_worker(int worker) {
   metrics_worker(worker);
   random_after_fork();
   loop_init();
+  loop_metrics_start();
   fiber_limit((int)conf.fibers);
   loop_before_poll(flush_log, NULL);
   loop_on_terminate(on_terminate);
@@ -211,6 +221,12 @@ static int count_workers(void) {
   return conf.workers ? (int)conf.workers : cores > 3 ? (int)(cores / 2) : 1;
 }
 
+static const char *ktor_address(void) {
+  static char address[300];
+  snprintf(address, sizeof(address), "%s:%lld", conf.host, (long long)conf.port);
+  return conf.ktor_metrics ? address : NULL;
+}
+
 /* Processes of one name must never run at once: the port sees to that on one host. */
 static void name_owner(void) {
   static char name[128];
@@ -226,6 +242,8 @@ static void add_services(void) {
       service_add(shop[i], dsn_of(i));
     else if (conf.urls[i])
       service_peer(shop[i]->name, conf.urls[i]);
+  if (conf.selected[BILLING])
+    slot_watch_prepare(NOTIFICATION_SLOT);
   if (conf.selected[NOTIFICATION])
     notification_use_wal(dsn_of(BILLING));
 }
@@ -242,6 +260,8 @@ static int serve(int argc, char **argv) {
   int workers = count_workers();
   log_init((LogFormat)conf.log_format, (LogLevel)conf.log_level, argc == 1 ? argv[0] : "skald");
   metrics_init(workers);
+  service_init(ktor_address());
+  loop_metrics_prepare();
   name_owner();
   add_services();
   return supervise(workers, run_worker, stop_listening, conf.drain_us + 2000000);
@@ -274,6 +294,7 @@ static int relay(int argc, char **argv) {
                            .host = conf.host,
                            .port = conf.port,
                            .drain_us = conf.drain_us,
+                           .ktor_address = ktor_address(),
                            .log_level = conf.log_level,
                            .log_format = conf.log_format};
   return relay_run(&process);

@@ -3,9 +3,11 @@
 
 #include "cdc/relay.h"
 #include "rt/fiber.h"
+#include "rt/http_metrics.h"
 #include "rt/http_server.h"
 #include "rt/log.h"
 #include "rt/loop.h"
+#include "rt/loop_metrics.h"
 #include "rt/metrics.h"
 #include "rt/problem.h"
 #include "rt/random.h"
@@ -15,8 +17,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HTTP_REQUESTS 64
-#define HTTP_US       5000000
+#define HTTP_CONNECTIONS 64
+#define HTTP_REQUESTS    64
+#define HTTP_US          5000000
 
 static struct {
   const char *brokers, *prefix, *key_columns, *slot, *publication;
@@ -80,10 +83,12 @@ static void handle(HttpRequest *request, HttpReply *reply) {
     relay_status(state.relay, &status);
     problem = problem_of(&status);
   }
-  if (problem)
-    problem_reply(request->arena, &(Problem){.code = E_UNAVAILABLE, .detail = str_from(problem)}, reply);
-  else
+  if (!problem) {
     service_handle(request, reply);
+    return;
+  }
+  problem_reply(request->arena, &(Problem){.code = E_UNAVAILABLE, .detail = str_from(problem)}, reply);
+  http_metrics_refused(request->method, reply->status);
 }
 
 static void end(void *arg) {
@@ -135,6 +140,8 @@ static void start(void *arg) {
       .refused = on_refused});
   HttpServerConfig http = {.listen_fd = state.listen_fd,
                            .handler = handle,
+                           .refused = http_metrics_refused,
+                           .max_connections = HTTP_CONNECTIONS,
                            .max_in_flight = HTTP_REQUESTS,
                            .request_us = HTTP_US,
                            .idle_us = HTTP_US};
@@ -156,10 +163,13 @@ int relay_run(const RelayProcess *process) {
   }
   log_init((LogFormat)process->log_format, (LogLevel)process->log_level, "relay");
   metrics_init(1);
+  service_init(process->ktor_address);
+  loop_metrics_prepare();
   relay_prepare();
   state.db = db_new(process->dsn, "billing");
   metrics_worker(0);
   loop_init();
+  loop_metrics_start();
   loop_before_poll(flush_log, NULL);
   loop_on_terminate(on_terminate);
   if (!fiber_start("start", start, NULL))

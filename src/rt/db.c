@@ -11,6 +11,16 @@
 #define QUEUE_MOST 8192
 #define ATTEMPTS   6 /* of a group that runs into deadlocks or lock timeouts, each alone */
 
+/* What a group can end in; the last stands for all others. */
+static const struct {
+  int code;
+  const char *label;
+} error_classes[] = {{E_EXISTS, "class=\"exists\""},           {E_RANGE, "class=\"range\""},
+                     {E_FENCED, "class=\"fenced\""},           {E_BUSY, "class=\"busy\""},
+                     {E_UNAVAILABLE, "class=\"unavailable\""}, {E_UNKNOWN, "class=\"unknown\""},
+                     {E_TIMEOUT, "class=\"timeout\""},         {E_OK, "class=\"other\""}};
+enum { DB_ERRORS = sizeof(error_classes) / sizeof(error_classes[0]) };
+
 struct Db {
   const char *dsn, *name;
   DbConn *conns;
@@ -18,16 +28,46 @@ struct Db {
   DbGroup *first, *last; /* waiting to be sent */
   int queued;
   DbGroup *spare;
-  Metric *groups, *batches, *resent, *errors, *up, *waiting;
+  Metric *groups, *statements, *batches, *batch_size, *round_trip, *resent, *waiting;
+  Metric *used, *idle, *most; /* connections */
+  Metric *errors[DB_ERRORS];
 };
 
 static Uuid next_hot_key;
 
-static Metric *db_metric(MetricType type, const char *what, const char *help, const char *name) {
-  char full[64], labels[96];
-  snprintf(full, sizeof(full), "skald_db_%s", what);
-  snprintf(labels, sizeof(labels), "database=\"%s\"", name);
-  return metric_new(type, full, help, labels);
+static void add_metrics(Db *db) {
+  static const MetricBuckets sizes = {{1, 2, 4, 8, 16, 32, 64}};
+  static const MetricBuckets seconds = {
+      {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}};
+  static const MetricFamily families[] = {
+      {.type = METRIC_COUNTER, .name = "skald_db_groups_total", .help = "Groups of statements finished."},
+      {.type = METRIC_COUNTER, .name = "skald_db_statements_total", .help = "Statements sent."},
+      {.type = METRIC_COUNTER, .name = "skald_db_batches_total", .help = "Transactions sent, each a batch of groups."},
+      {.type = METRIC_HISTOGRAM, .name = "skald_db_batch_size", .help = "Groups in a transaction.", .buckets = &sizes},
+      {.type = METRIC_HISTOGRAM,
+       .name = "skald_db_round_trip_seconds",
+       .help = "From sending a transaction to its outcome.",
+       .buckets = &seconds},
+      {.type = METRIC_COUNTER,
+       .name = "skald_db_groups_resent_total",
+       .help = "Groups sent again after their batch failed."},
+      {.type = METRIC_GAUGE, .name = "skald_db_queued_groups", .help = "Groups waiting to be sent."},
+      {.type = METRIC_GAUGE, .name = "skald_db_connections_max", .help = "How many connections there shall be."},
+  };
+  static const MetricFamily connections = {
+      .type = METRIC_GAUGE, .name = "skald_db_connections", .help = "Open connections, by what they do."};
+  static const MetricFamily errors = {
+      .type = METRIC_COUNTER, .name = "skald_db_errors_total", .help = "Groups that ended in an error, by class."};
+  Metric **const targets[] = {&db->groups,     &db->statements, &db->batches, &db->batch_size,
+                              &db->round_trip, &db->resent,     &db->waiting, &db->most};
+  char labels[96];
+  snprintf(labels, sizeof(labels), "database=\"%s\"", db->name);
+  for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++)
+    *targets[i] = metric_in(&families[i], labels, "");
+  db->used = metric_in(&connections, labels, "state=\"used\"");
+  db->idle = metric_in(&connections, labels, "state=\"idle\"");
+  for (int i = 0; i < DB_ERRORS; i++)
+    db->errors[i] = metric_in(&errors, labels, error_classes[i].label);
 }
 
 Db *db_new(const char *dsn, const char *name) {
@@ -36,12 +76,7 @@ Db *db_new(const char *dsn, const char *name) {
     abort();
   db->dsn = dsn;
   db->name = name;
-  db->groups = db_metric(METRIC_COUNTER, "groups_total", "Atomic groups of statements finished", name);
-  db->batches = db_metric(METRIC_COUNTER, "batches_total", "Transactions sent, each a batch of groups", name);
-  db->resent = db_metric(METRIC_COUNTER, "groups_resent_total", "Groups sent again after their batch failed", name);
-  db->errors = db_metric(METRIC_COUNTER, "errors_total", "Groups that ended in an error", name);
-  db->up = db_metric(METRIC_GAUGE, "connections", "Connections that are up", name);
-  db->waiting = db_metric(METRIC_GAUGE, "queued_groups", "Groups waiting to be sent", name);
+  add_metrics(db);
   return db;
 }
 
@@ -119,11 +154,18 @@ static void unqueue(Db *db, DbGroup *gone) {
   db->queued--;
 }
 
+static void count_error(Db *db, int code) {
+  int i = 0;
+  while (error_classes[i].code != code && error_classes[i].code != E_OK)
+    i++;
+  metric_add(db->errors[i], 1);
+}
+
 /* The fiber frees the group once it has seen the outcome; without one it is freed here. */
 static void finish(Db *db, DbGroup *g, int outcome) {
   metric_add(db->groups, 1);
-  if (outcome < 0)
-    metric_add(db->errors, 1);
+  if (outcome < 0 && g->fiber)
+    count_error(db, outcome);
   g->outcome = outcome;
   g->done = true;
   if (g->fiber)
@@ -145,6 +187,7 @@ static void land_group(Db *db, DbGroup *g, const DbFlight *f) {
 }
 
 void db_flight_landed(Db *db, DbFlight *f) {
+  metric_observe(db->round_trip, (double)(loop_now_us() - f->sent_us) / 1e6);
   DbGroup *next;
   for (DbGroup *g = f->first; g; g = next) {
     next = g->next;
@@ -171,6 +214,27 @@ static DbGroup *take_batch(Db *db, int most, int *ret_count) {
   return batch;
 }
 
+static void count_batch(Db *db, const DbGroup *batch, int count) {
+  int statements = 0;
+  for (const DbGroup *g = batch; g; g = g->next)
+    statements += g->count;
+  metric_add(db->statements, statements);
+  metric_add(db->batches, 1);
+  metric_observe(db->batch_size, count);
+}
+
+static void show_connections(Db *db) {
+  int used = 0, idle = 0;
+  for (int i = 0; i < db->conn_count; i++) {
+    const DbConn *c = &db->conns[i];
+    used += c->up && c->flight_count > 0;
+    idle += c->up && c->flight_count == 0;
+  }
+  metric_set(db->used, used);
+  metric_set(db->idle, idle);
+  metric_set(db->waiting, db->queued);
+}
+
 static void send_waiting(void *arg) {
   Db *db = arg;
   for (int i = 0; i < db->conn_count && db->first; i++) {
@@ -180,16 +244,17 @@ static void send_waiting(void *arg) {
       DbGroup *batch = take_batch(db, db->batch, &count);
       if (!batch)
         break;
-      metric_add(db->batches, 1);
+      count_batch(db, batch, count);
       db_conn_send(c, batch, count);
     }
   }
-  metric_set(db->waiting, db->queued);
+  show_connections(db);
 }
 
 void db_start(Db *db, int connections, int batch) {
   db->batch = batch < DB_BATCH_MOST ? batch : DB_BATCH_MOST;
   db->conn_count = connections;
+  metric_set(db->most, connections);
   db->conns = calloc((size_t)connections, sizeof(*db->conns));
   if (!db->conns)
     abort();
@@ -218,10 +283,7 @@ static bool is_down(const Db *db) {
 }
 
 void db_conn_changed(Db *db) {
-  int up = 0;
-  for (int i = 0; i < db->conn_count; i++)
-    up += db->conns[i].up;
-  metric_set(db->up, up);
+  show_connections(db);
   while (is_down(db) && db->first)
     finish(db, dequeue(db), E_UNAVAILABLE);
 }
@@ -239,6 +301,7 @@ static int wait_group(Db *db, DbGroup *g, int64_t deadline_us) {
     group_free(db, g);
     return rc;
   }
+  count_error(db, rc);
   if (g->queued && !g->attempts) {
     unqueue(db, g);
     group_free(db, g);
@@ -252,10 +315,11 @@ static int wait_group(Db *db, DbGroup *g, int64_t deadline_us) {
 int db_group(Db *db, Arena *arena, const DbStmt *statements, int count, DbResult *results, int64_t deadline_us) {
   Uuid hot_key = next_hot_key;
   next_hot_key = (Uuid){0};
-  if (is_down(db))
-    return E_UNAVAILABLE;
-  if (db->queued >= QUEUE_MOST)
-    return E_BUSY;
+  int rc = is_down(db) ? E_UNAVAILABLE : db->queued >= QUEUE_MOST ? E_BUSY : E_OK;
+  if (rc < 0) {
+    count_error(db, rc);
+    return rc;
+  }
   DbGroup *g = group_new(db);
   g->fiber = fiber_current();
   g->result_arena = arena;

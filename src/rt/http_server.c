@@ -184,12 +184,17 @@ static int admit(h2o_req_t *req, const char **ret_detail) {
   return 0;
 }
 
+static void tell_refused(const h2o_req_t *req, int status) {
+  server.config.refused((Str){req->input.method.base ? req->input.method.base : "", req->input.method.len}, status);
+}
+
 static void refuse(h2o_req_t *req, int code, const char *detail) {
   Arena *a = take_arena();
   HttpReply reply;
   problem_reply(a, &(Problem){.code = code, .detail = str_from(detail)}, &reply);
   if (code == E_MALFORMED)
     req->http1_is_persistent = 0;
+  tell_refused(req, reply.status);
   send_reply(req, &reply);
   give_arena(a);
 }
@@ -241,6 +246,7 @@ static void on_answer(h2o_filter_t *self, h2o_req_t *req, h2o_ostream_t **slot) 
   SCOPED_ARENA arena = arena_new();
   HttpReply reply;
   bool large = req->res.status == 413;
+  tell_refused(req, req->res.status);
   problem_reply(
       arena, &(Problem){.code = large ? E_TOO_LARGE : E_MALFORMED, .detail = large ? STR("at most 1 MiB") : (Str){0}},
       &reply);
@@ -327,6 +333,8 @@ int http_server_start(const HttpServerConfig *config) {
   h2o_pathconf_t *path = h2o_config_register_path(host, "/", 0);
   h2o_create_handler(path, sizeof(h2o_handler_t))->on_req = on_request;
   h2o_create_filter(path, sizeof(h2o_filter_t))->on_setup_ostream = on_answer;
+  h2o_create_filter(&host->fallback_path, sizeof(h2o_filter_t))->on_setup_ostream =
+      on_answer; /* before a path is known */
   h2o_context_init(&server.context, loop_uv(), &server.conf);
   server.accept = (h2o_accept_ctx_t){.ctx = &server.context, .hosts = server.conf.hosts};
   if (uv_tcp_init(loop_uv(), &server.listener) < 0 || uv_tcp_open(&server.listener, config->listen_fd) < 0 ||

@@ -11,10 +11,11 @@ typedef void HttpHandler(HttpRequest *request, HttpReply *reply);
 typedef struct HttpServerConfig {
   int listen_fd; /* bound and listening; the server owns it from now on */
   HttpHandler *handler;
-  int max_connections; /* beyond it they are closed at once */
-  int max_in_flight;   /* requests; beyond it 503 */
-  int64_t request_us;  /* each request's deadline */
-  int64_t idle_us;     /* time for a head and body to arrive, and for keep-alive */
+  void (*refused)(Str method, int status); /* an answer that was not the handler's, for the statistics */
+  int max_connections;                     /* beyond it they are closed at once */
+  int max_in_flight;                       /* requests; beyond it 503 */
+  int64_t request_us;                      /* each request's deadline */
+  int64_t idle_us;                         /* time for a head and body to arrive, and for keep-alive */
 } HttpServerConfig;
 
 /* Blocking, before the loop. Binds host:port, or returns E_SYSTEM with errno set (EADDRINUSE: busy). */

@@ -4,6 +4,7 @@
 #include "rt/fiber.h"
 #include "rt/log.h"
 #include "rt/loop.h"
+#include "rt/metrics.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,8 @@
 #define RETENTION_EVERY_US (INT64_C(3600) * 1000000)
 #define ANSWERS            16
 
+enum { REPLAYED, MISMATCHED, IN_PROGRESS, HITS };
+
 typedef struct IdempotencySql {
   Sql find, insert, finish, forget, expire;
   struct {
@@ -20,6 +23,7 @@ typedef struct IdempotencySql {
     Sql keyed;
   } answers[ANSWERS]; /* made when first needed, kept because statements are known by address */
   int answer_count;
+  Metric *hits[HITS];
 } IdempotencySql;
 
 static const char *text(const char *format, const char *schema) {
@@ -29,11 +33,24 @@ static const char *text(const char *format, const char *schema) {
   return out;
 }
 
+static void add_metrics(IdempotencySql *k, const char *service) {
+  static const MetricFamily hits = {.type = METRIC_COUNTER,
+                                    .name = "skald_idempotency_hits_total",
+                                    .help = "Requests whose Idempotency-Key was known."};
+  static const char *const outcomes[HITS] = {"outcome=\"replayed\"", "outcome=\"mismatched\"",
+                                             "outcome=\"in_progress\""};
+  char labels[64];
+  snprintf(labels, sizeof(labels), "service=\"%s\"", service);
+  for (int i = 0; i < HITS; i++)
+    k->hits[i] = metric_in(&hits, labels, outcomes[i]);
+}
+
 void idempotency_prepare(Service *s) {
   const char *schema = s->def->schema;
   s->keys = calloc(1, sizeof(*s->keys));
   if (!s->keys)
     abort();
+  add_metrics(s->keys, s->def->name);
   s->keys->find.text = text("SELECT fingerprint = sha256(convert_to($2, 'UTF8')), coalesce(status, 0), body"
                             " FROM %s.idempotency WHERE key = $1",
                             schema);
@@ -67,12 +84,18 @@ static int read_key(Req *req, Str header) {
 }
 
 static int replay(Req *req, const DbResult *found) {
+  Metric **hits = req->service->keys->hits;
   int64_t status;
-  if (!str_eq(db_cell(found, 0, 0), STR("t")))
+  if (!str_eq(db_cell(found, 0, 0), STR("t"))) {
+    metric_add(hits[MISMATCHED], 1);
     return fail(req, E_KEY_REUSED, NULL, "this Idempotency-Key was used with another request");
+  }
   TRY(str_to_int(db_cell(found, 0, 1), &status));
-  if (status == 0)
+  if (status == 0) {
+    metric_add(hits[IN_PROGRESS], 1);
     return fail(req, E_IN_PROGRESS, NULL, "the first request with this Idempotency-Key is still running");
+  }
+  metric_add(hits[REPLAYED], 1);
   *req->reply = (HttpReply){.status = (int)status, .body = db_cell(found, 0, 2)};
   if (status >= 400)
     req->reply->content_type = "application/problem+json";

@@ -8,7 +8,7 @@
 #include <time.h>
 #include <uv.h>
 
-#define HOOKS 8
+#define HOOKS 16
 
 static struct {
   uv_loop_t uv;
@@ -24,6 +24,7 @@ static struct {
   int hook_count;
   void (*terminate)(void);
   bool stopped;
+  int64_t began_us;
 } loop;
 
 static void on_timer(uv_timer_t *timer) {
@@ -59,6 +60,8 @@ void loop_init(void) {
   loop.hook_count = 0;
   loop.stopped = false;
   must(uv_loop_init(&loop.uv));
+  must(uv_loop_configure(&loop.uv, UV_METRICS_IDLE_TIME));
+  loop.began_us = loop_now_us();
   must(uv_timer_init(&loop.uv, &loop.timer));
   must(uv_idle_init(&loop.uv, &loop.no_sleep));
   must(uv_prepare_init(&loop.uv, &loop.before_poll));
@@ -115,6 +118,10 @@ static int64_t clock_ns(clockid_t clock) {
 
 int64_t loop_now_us(void) {
   return clock_ns(CLOCK_MONOTONIC) / 1000;
+}
+
+int64_t loop_busy_us(void) {
+  return loop_now_us() - loop.began_us - (int64_t)(uv_metrics_idle_time(&loop.uv) / 1000);
 }
 
 int64_t loop_unix_ms(void) {

@@ -10,27 +10,31 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
-#define SERIES     4096
-#define FAMILIES   256
-#define COLLECTORS 16
-#define SLOTS      16384 /* values of one slab */
+#define SERIES      8192
+#define FAMILIES    256
+#define COLLECTORS  16
+#define SLOTS       65536 /* values of one slab; memory that is not touched costs nothing */
+#define WINDOW_US   60000000
+#define MAX_SLOTS   3 /* the highest value of a window, of the one before, and which window */
+#define BOUNDS_MOST METRIC_BUCKETS
 
-static const double bounds[] = {0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10};
-static const char *const bound_names[] = {"0.005", "0.01", "0.025", "0.05", "0.075", "0.1", "0.25", "0.5",
-                                          "0.75",  "1",    "2.5",   "5",    "7.5",   "10",  "+Inf"};
-enum { BOUNDS = sizeof(bounds) / sizeof(bounds[0]), BUCKETS = BOUNDS + 1, HISTOGRAM_SLOTS = BUCKETS + 1 };
+const MetricBuckets metric_http_buckets = {{0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10}};
 
 typedef struct Family {
-  char *name, *help;
-  MetricType type;
+  MetricFamily spec;
   Metric *first, *last;
 } Family;
 
 struct Metric {
   Family *family;
   char *labels;
-  size_t slot; /* a histogram's are its buckets, not cumulated, and behind them the sum */
+  const char *more;
+  const MetricBuckets *counted; /* of a histogram */
+  int bounds;
+  bool keeps_max;
+  size_t slot; /* a histogram's are its buckets, not cumulated, behind them the sum, and behind that MAX_SLOTS */
   Metric *next;
 };
 
@@ -66,55 +70,6 @@ void metrics_init(int workers) {
   process_metrics_init(reg.slab_count);
 }
 
-void metrics_worker(int index) {
-  require(index >= 0 && index < reg.slab_count - 1);
-  reg.own = reg.slabs + (size_t)index * SLOTS;
-  reg.sealed = true;
-  for (int i = 0; i < reg.series_count; i++)
-    if (reg.series[i].family->type == METRIC_GAUGE)
-      metric_set(&reg.series[i], 0);
-  process_metrics_worker(index);
-}
-
-static char *keep(const char *text) {
-  char *copy = strdup(text);
-  require(copy != NULL);
-  return copy;
-}
-
-static Family *find_family(MetricType type, const char *name, const char *help) {
-  for (int i = 0; i < reg.family_count; i++) {
-    Family *f = &reg.families[i];
-    if (strcmp(f->name, name) == 0) {
-      require(f->type == type);
-      return f;
-    }
-  }
-  require(reg.family_count < FAMILIES);
-  Family *f = &reg.families[reg.family_count++];
-  *f = (Family){.name = keep(name), .help = keep(help), .type = type};
-  return f;
-}
-
-Metric *metric_new(MetricType type, const char *name, const char *help, const char *labels) {
-  require(reg.slabs != NULL);
-  Family *f = find_family(type, name, help);
-  for (Metric *m = f->first; m; m = m->next)
-    if (strcmp(m->labels, labels) == 0)
-      return m;
-  size_t slots = type == METRIC_HISTOGRAM ? HISTOGRAM_SLOTS : 1;
-  require(!reg.sealed && reg.series_count < SERIES && reg.slots + slots <= SLOTS);
-  Metric *m = &reg.series[reg.series_count++];
-  *m = (Metric){.family = f, .labels = keep(labels), .slot = reg.slots};
-  reg.slots += slots;
-  if (f->last)
-    f->last->next = m;
-  else
-    f->first = m;
-  f->last = m;
-  return m;
-}
-
 static double load(const double *p) {
   double value;
   __atomic_load(p, &value, __ATOMIC_RELAXED);
@@ -123,6 +78,120 @@ static double load(const double *p) {
 
 static void store(double *p, double value) {
   __atomic_store(p, &value, __ATOMIC_RELAXED);
+}
+
+static bool is_gauge(MetricType type) {
+  return type == METRIC_GAUGE || type == METRIC_AGE || type == METRIC_OPTIONAL;
+}
+
+static void reset_gauges(double *slab) {
+  for (int i = 0; i < reg.series_count; i++) {
+    MetricType type = reg.series[i].family->spec.type;
+    if (is_gauge(type))
+      store(slab + reg.series[i].slot, type == METRIC_OPTIONAL ? NAN : 0);
+  }
+}
+
+void metrics_worker(int index) {
+  require(index >= 0 && index < reg.slab_count - 1);
+  reg.own = reg.slabs + (size_t)index * SLOTS;
+  reg.sealed = true;
+  reset_gauges(reg.own);
+  process_metrics_worker(index);
+}
+
+void metrics_worker_ended(int index) {
+  require(index >= 0 && index < reg.slab_count - 1);
+  process_metrics_worker_ended(index);
+  reset_gauges(reg.slabs + (size_t)index * SLOTS);
+}
+
+static char *keep(const char *text) {
+  char *copy = strdup(text);
+  require(copy != NULL);
+  return copy;
+}
+
+static int count_bounds(const MetricBuckets *b) {
+  int n = 0;
+  while (n < BOUNDS_MOST && b->bounds[n] != 0)
+    n++;
+  return n;
+}
+
+static Family *find_family(const MetricFamily *spec) {
+  for (int i = 0; i < reg.family_count; i++) {
+    Family *f = &reg.families[i];
+    if (strcmp(f->spec.name, spec->name) == 0) {
+      require(f->spec.type == spec->type);
+      return f;
+    }
+  }
+  require(reg.family_count < FAMILIES);
+  Family *f = &reg.families[reg.family_count++];
+  f->spec = *spec;
+  f->spec.name = keep(spec->name);
+  f->spec.help = keep(spec->help);
+  if (!f->spec.buckets)
+    f->spec.buckets = &metric_http_buckets;
+  return f;
+}
+
+/* Series of many statuses share the text of their labels. */
+static char *keep_labels(const Family *f, const char *labels) {
+  return f->last && strcmp(f->last->labels, labels) == 0 ? f->last->labels : keep(labels);
+}
+
+static Metric *add_series(Family *f, const char *labels, const char *more) {
+  require(!reg.sealed && reg.series_count < SERIES);
+  Metric *m = &reg.series[reg.series_count++];
+  *m = (Metric){.family = f, .labels = keep_labels(f, labels), .more = more};
+  if (f->last)
+    f->last->next = m;
+  else
+    f->first = m;
+  f->last = m;
+  return m;
+}
+
+static Metric *find_series(const Family *f, const char *labels, const char *more) {
+  for (Metric *m = f->first; m; m = m->next)
+    if (strcmp(m->more, more) == 0 && strcmp(m->labels, labels) == 0)
+      return m;
+  return NULL;
+}
+
+Metric *metric_in(const MetricFamily *family, const char *labels, const char *more) {
+  require(reg.slabs != NULL && family->type != METRIC_MAX);
+  Family *f = find_family(family);
+  Metric *m = find_series(f, labels, more);
+  if (m)
+    return m;
+  m = add_series(f, labels, more);
+  m->slot = reg.slots++;
+  if (family->type == METRIC_HISTOGRAM) {
+    m->counted = f->spec.counted ? f->spec.counted : f->spec.buckets;
+    m->bounds = count_bounds(m->counted);
+    m->keeps_max = f->spec.keeps_max;
+    reg.slots += (size_t)m->bounds + 1 + (m->keeps_max ? MAX_SLOTS : 0);
+  }
+  require(reg.slots <= SLOTS);
+  if (family->type == METRIC_OPTIONAL)
+    for (int i = 0; i < reg.slab_count; i++)
+      metric_slab_set(m, i, NAN);
+  return m;
+}
+
+void metric_view(const Metric *of, const MetricFamily *family, const char *labels, const char *more) {
+  require(of->counted && (family->type != METRIC_MAX || of->keeps_max));
+  Metric *m = add_series(find_family(family), labels, more);
+  m->slot = of->slot;
+  m->counted = of->counted;
+  m->bounds = of->bounds;
+}
+
+Metric *metric_new(MetricType type, const char *name, const char *help, const char *labels) {
+  return metric_in(&(MetricFamily){.type = type, .name = name, .help = help}, labels, "");
 }
 
 /* Not an atomic addition: nobody else writes here. */
@@ -138,12 +207,40 @@ void metric_set(Metric *m, double value) {
   store(reg.own + m->slot, value);
 }
 
-void metric_observe(Metric *m, double seconds) {
+static int64_t now_us(clockid_t clock) {
+  struct timespec now;
+  clock_gettime(clock, &now);
+  return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static double window_now(void) {
+  return (double)(now_us(CLOCK_MONOTONIC_COARSE) / WINDOW_US);
+}
+
+static size_t max_slot(const Metric *m) {
+  return m->slot + (size_t)m->bounds + 2;
+}
+
+static void note_max(double *slots, double value) {
+  double window = window_now();
+  if (load(slots + 2) != window) {
+    store(slots + 1, load(slots + 2) == window - 1 ? load(slots) : 0);
+    store(slots, 0);
+    store(slots + 2, window);
+  }
+  if (value > load(slots))
+    store(slots, value);
+}
+
+void metric_observe(Metric *m, double value) {
   int bucket = 0;
-  while (bucket < BOUNDS && seconds > bounds[bucket])
+  while (bucket < m->bounds && value > m->counted->bounds[bucket])
     bucket++;
-  bump(reg.own + m->slot + bucket, 1);
-  bump(reg.own + m->slot + BUCKETS, seconds);
+  double *slots = reg.own + m->slot;
+  bump(slots + bucket, 1);
+  bump(slots + m->bounds + 1, value);
+  if (m->keeps_max)
+    note_max(reg.own + max_slot(m), value);
 }
 
 double metric_slab_value(const Metric *m, int slab) {
@@ -161,12 +258,61 @@ static double slot_sum(size_t slot) {
   return sum;
 }
 
-double metric_value(const Metric *m) {
-  size_t slots = m->family->type == METRIC_HISTOGRAM ? BUCKETS : 1;
+static double histogram_count(const Metric *m) {
   double sum = 0;
-  for (size_t i = 0; i < slots; i++)
-    sum += slot_sum(m->slot + i);
+  for (int i = 0; i <= m->bounds; i++)
+    sum += slot_sum(m->slot + (size_t)i);
   return sum;
+}
+
+static double oldest_age(const Metric *m) {
+  double oldest_us = 0;
+  for (int i = 0; i < reg.slab_count; i++) {
+    double began_us = metric_slab_value(m, i);
+    if (began_us != 0 && (oldest_us == 0 || began_us < oldest_us))
+      oldest_us = began_us;
+  }
+  double age_us = oldest_us != 0 ? (double)now_us(CLOCK_MONOTONIC) - oldest_us : 0;
+  return age_us > 0 ? age_us / 1e6 : 0;
+}
+
+static double optional_sum(const Metric *m) {
+  double sum = NAN;
+  for (int i = 0; i < reg.slab_count; i++) {
+    double value = metric_slab_value(m, i);
+    if (!isnan(value))
+      sum = isnan(sum) ? value : sum + value;
+  }
+  return sum;
+}
+
+static double recent_max(const Metric *m) {
+  double max = 0, window = window_now();
+  for (int i = 0; i < reg.slab_count; i++) {
+    const double *slots = reg.slabs + (size_t)i * SLOTS + max_slot(m);
+    double last = load(slots + 2);
+    double now = last >= window - 1 ? load(slots) : 0, before = last >= window ? load(slots + 1) : 0;
+    if (now > max)
+      max = now;
+    if (before > max)
+      max = before;
+  }
+  return max;
+}
+
+double metric_value(const Metric *m) {
+  switch (m->family->spec.type) {
+  case METRIC_HISTOGRAM:
+    return histogram_count(m);
+  case METRIC_AGE:
+    return oldest_age(m);
+  case METRIC_OPTIONAL:
+    return optional_sum(m);
+  case METRIC_MAX:
+    return recent_max(m);
+  default:
+    return slot_sum(m->slot);
+  }
 }
 
 void metrics_collector(void (*fn)(void *arg), void *arg) {
@@ -196,37 +342,52 @@ static void render_value(Buf *out, double value) {
   buf_char(out, '\n');
 }
 
-/* name+suffix{labels,le="bound"} and a space; le may be NULL. */
-static void render_name(Buf *out, const Metric *m, const char *suffix, const char *le) {
-  buf_cstr(out, m->family->name);
+/* name+suffix{labels,more,le="bound"} and a space; le: a bound, 0 for none. */
+static void render_name(Buf *out, const Metric *m, const char *suffix, double le) {
+  const char *separator = "";
+  buf_cstr(out, m->family->spec.name);
   buf_cstr(out, suffix);
-  if (m->labels[0] || le) {
+  if (m->labels[0] || m->more[0] || le != 0) {
     buf_char(out, '{');
     buf_cstr(out, m->labels);
-    if (le)
-      buf_printf(out, "%sle=\"%s\"", m->labels[0] ? "," : "", le);
+    if (m->labels[0])
+      separator = ",";
+    if (m->more[0]) {
+      buf_printf(out, "%s%s", separator, m->more);
+      separator = ",";
+    }
+    if (isinf(le))
+      buf_printf(out, "%sle=\"+Inf\"", separator);
+    else if (le != 0)
+      buf_printf(out, "%sle=\"%g\"", separator, le);
     buf_char(out, '}');
   }
   buf_char(out, ' ');
 }
 
 static void render_histogram(Buf *out, const Metric *m) {
+  const double *shown = m->family->spec.buckets->bounds;
   double count = 0;
-  for (int i = 0; i < BUCKETS; i++) {
-    count += slot_sum(m->slot + i);
-    render_name(out, m, "_bucket", bound_names[i]);
+  for (int i = 0; i < m->bounds; i++) {
+    count += slot_sum(m->slot + (size_t)i);
+    if (m->counted->bounds[i] != *shown)
+      continue;
+    render_name(out, m, "_bucket", *shown++);
     render_value(out, count);
   }
-  render_name(out, m, "_sum", NULL);
-  render_value(out, slot_sum(m->slot + BUCKETS));
-  render_name(out, m, "_count", NULL);
+  count += slot_sum(m->slot + (size_t)m->bounds);
+  render_name(out, m, "_bucket", INFINITY);
+  render_value(out, count);
+  render_name(out, m, "_sum", 0);
+  render_value(out, slot_sum(m->slot + (size_t)m->bounds + 1));
+  render_name(out, m, "_count", 0);
   render_value(out, count);
 }
 
 /* A backslash or a line end in a help text would end its line early (text exposition format, "Comments, help text"). */
 static void render_help(Buf *out, const Family *f) {
-  buf_printf(out, "# HELP %s ", f->name);
-  for (const char *p = f->help; *p; p++) {
+  buf_printf(out, "# HELP %s ", f->spec.name);
+  for (const char *p = f->spec.help; *p; p++) {
     if (*p == '\n')
       buf_cstr(out, "\\n");
     else if (*p == '\\')
@@ -237,18 +398,34 @@ static void render_help(Buf *out, const Family *f) {
   buf_char(out, '\n');
 }
 
+static bool is_shown(const Metric *m) {
+  const MetricFamily *spec = &m->family->spec;
+  if (spec->type == METRIC_OPTIONAL)
+    return !isnan(optional_sum(m));
+  return !spec->sparse || histogram_count(m) > 0;
+}
+
+static void render_series(Buf *out, const Metric *m) {
+  if (m->family->spec.type == METRIC_HISTOGRAM) {
+    render_histogram(out, m);
+    return;
+  }
+  render_name(out, m, "", 0);
+  render_value(out, metric_value(m));
+}
+
 static void render_family(Buf *out, const Family *f) {
-  static const char *const types[] = {
-      [METRIC_COUNTER] = "counter", [METRIC_GAUGE] = "gauge", [METRIC_HISTOGRAM] = "histogram"};
-  render_help(out, f);
-  buf_printf(out, "# TYPE %s %s\n", f->name, types[f->type]);
+  bool named = false;
   for (const Metric *m = f->first; m; m = m->next) {
-    if (f->type == METRIC_HISTOGRAM) {
-      render_histogram(out, m);
-    } else {
-      render_name(out, m, "", NULL);
-      render_value(out, slot_sum(m->slot));
+    if (!is_shown(m))
+      continue;
+    if (!named) {
+      render_help(out, f);
+      const char *type = f->spec.type == METRIC_HISTOGRAM ? "histogram" : "gauge";
+      buf_printf(out, "# TYPE %s %s\n", f->spec.name, f->spec.type == METRIC_COUNTER ? "counter" : type);
+      named = true;
     }
+    render_series(out, m);
   }
 }
 

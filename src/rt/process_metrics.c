@@ -2,20 +2,23 @@
 #include "rt/process_metrics.h"
 
 #include <dirent.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 typedef struct Member { /* one slab's process */
   pid_t pid;            /* 0: none */
+  int lives;            /* processes it has had */
   double cpu_before;    /* seconds that earlier processes of this slab used, so that the counter never falls */
 } Member;
 
 static struct {
-  Metric *resident, *cpu, *files;
+  Metric *resident, *cpu, *files, *files_most, *workers, *restarts;
   Member *members; /* shared by the group */
   int count;
 } process;
@@ -65,6 +68,14 @@ static double open_files(pid_t pid) {
   return n;
 }
 
+/* Infinite where there is no limit. */
+static double most_files(pid_t pid) {
+  struct rlimit limit;
+  if (prlimit(pid, RLIMIT_NOFILE, NULL, &limit) < 0)
+    return 0;
+  return limit.rlim_cur == RLIM_INFINITY ? INFINITY : (double)limit.rlim_cur;
+}
+
 static void collect(void *arg) {
   (void)arg;
   for (int i = 0; i < process.count; i++) {
@@ -73,6 +84,7 @@ static void collect(void *arg) {
       continue;
     metric_slab_set(process.resident, i, resident_bytes(m->pid));
     metric_slab_set(process.files, i, open_files(m->pid));
+    metric_slab_set(process.files_most, i, most_files(m->pid));
     double used = cpu_seconds(m->pid);
     if (used >= 0)
       metric_slab_set(process.cpu, i, m->cpu_before + used);
@@ -91,6 +103,13 @@ void process_metrics_init(int slabs) {
   process.cpu =
       metric_new(METRIC_COUNTER, "process_cpu_seconds_total", "User and system processor time of all processes.", "");
   process.files = metric_new(METRIC_GAUGE, "process_open_fds", "Open file descriptors of all processes.", "");
+  process.files_most =
+      metric_new(METRIC_GAUGE, "process_max_fds", "How many descriptors all processes may have open together.", "");
+  process.workers = metric_new(METRIC_GAUGE, "skald_workers", "Worker processes that live.", "");
+  process.restarts =
+      metric_new(METRIC_COUNTER, "skald_worker_restarts_total", "Workers started in place of one that died.", "");
+  metric_set(metric_new(METRIC_GAUGE, "skald_build_info", "The version that runs.", "version=\"" SKALD_VERSION "\""),
+             1);
   Metric *start = metric_new(METRIC_GAUGE, "process_start_time_seconds",
                              "When the first process started, in seconds since 1970-01-01.", "");
   metric_set(start, (double)time(NULL));
@@ -101,6 +120,14 @@ void process_metrics_worker(int slab) {
   Member *starter = &process.members[process.count - 1];
   if (starter->pid == getpid()) /* no fork: one process does both */
     starter->pid = 0;
-  process.members[slab].cpu_before = metric_slab_value(process.cpu, slab);
-  process.members[slab].pid = getpid();
+  Member *m = &process.members[slab];
+  m->cpu_before = metric_slab_value(process.cpu, slab);
+  m->pid = getpid();
+  metric_set(process.workers, 1);
+  if (m->lives++ > 0)
+    metric_add(process.restarts, 1);
+}
+
+void process_metrics_worker_ended(int slab) {
+  process.members[slab].pid = 0;
 }

@@ -7,6 +7,7 @@
 
 void process_metrics_init(int slabs); /* the calling process has the last slab */
 void process_metrics_worker(int slab);
+void process_metrics_worker_ended(int slab);
 
 /* Implemented by metrics.c. */
 double metric_slab_value(const Metric *m, int slab);

@@ -109,7 +109,7 @@ int req_commit(Req *req, const DbStmt *statements, int count, DbResult *results)
   return commit_keyed(req, key, statements, count, results);
 }
 
-int req_commit_answer(Req *req, const DbStmt *statements, int count, DbStmt answer) {
+int req_commit_answer(Req *req, const DbStmt *statements, int count, DbStmt answer, DbResult *ret_results) {
   DbStmt *all = ARENA_ARRAY(req->arena, DbStmt, (size_t)count + 1);
   DbResult *results = ARENA_ARRAY(req->arena, DbResult, (size_t)count + 1);
   memcpy(all, statements, sizeof(*all) * (size_t)count);
@@ -123,6 +123,7 @@ int req_commit_answer(Req *req, const DbStmt *statements, int count, DbStmt answ
     return rc;
   if (results[count].rows != 1)
     return E_INTERNAL;
+  memcpy(ret_results, results, sizeof(*results) * (size_t)count);
   return reply_json(req, 200, db_cell(&results[count], 0, 0));
 }
 

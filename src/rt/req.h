@@ -37,8 +37,9 @@ MUST_CHECK int req_row(Req *req, DbStmt statement, const Field *fields, void *ob
  * the key is there already nothing is done, the reply becomes the first answer, and 1 is returned. */
 MUST_CHECK int req_commit(Req *req, const DbStmt *statements, int count, DbResult *results);
 /* The same where only the database knows the answer: after the statements, answer (a plain SELECT) gives one row of one
- * text column, the JSON body; it is sent with status 200 and kept under the key. */
-MUST_CHECK int req_commit_answer(Req *req, const DbStmt *statements, int count, DbStmt answer);
+ * text column, the JSON body; it is sent with status 200 and kept under the key. ret_results: the statements', when 0
+ * is returned. */
+MUST_CHECK int req_commit_answer(Req *req, const DbStmt *statements, int count, DbStmt answer, DbResult *ret_results);
 /* UPDATE or DELETE … RETURNING: answers {"status": a row was touched}. */
 MUST_CHECK int req_touch(Req *req, DbStmt statement);
 /* A page of rows: the statement's last two parameters are added here: "after" and int "limit"; its last column is the

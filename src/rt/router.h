@@ -9,8 +9,7 @@
 typedef struct RouteState {
   Str segments[ROUTE_SEGMENTS]; /* absent: captured */
   int count;
-  struct Metric *duration;    /* seconds, by route and method */
-  struct Metric *by_class[6]; /* requests by the status's first digit */
+  struct HttpSeries *requests; /* how they went */
 } RouteState;
 
 void router_compile(Service *s); /* fills s->routes */

@@ -3,6 +3,7 @@
 
 #include "rt/fiber.h"
 #include "rt/http_client.h"
+#include "rt/http_metrics.h"
 #include "rt/idempotency.h"
 #include "rt/json.h"
 #include "rt/log.h"
@@ -23,23 +24,10 @@ static struct {
   int count;
   struct {
     const char *name, *base_url;
+    HttpSeries *calls;
   } peers[SERVICES];
   int peer_count;
 } registry;
-
-static void route_metrics(const Service *s, size_t i) {
-  static const char *const classes[6] = {NULL, NULL, "2xx", "3xx", "4xx", "5xx"};
-  const Route *route = &s->def->routes[i];
-  char labels[256];
-  int n = snprintf(labels, sizeof(labels), "http_request_method=\"%s\",http_route=\"%s\"", route->method, route->path);
-  s->routes[i].duration = metric_new(METRIC_HISTOGRAM, "http_server_request_duration_seconds",
-                                     "Time to answer a request, by route template", labels);
-  for (int c = 2; c < 6; c++) {
-    snprintf(labels + n, sizeof(labels) - (size_t)n, ",status=\"%s\"", classes[c]);
-    s->routes[i].by_class[c] =
-        metric_new(METRIC_COUNTER, "http_server_requests_total", "Requests answered, by class", labels);
-  }
-}
 
 static Db *shared_db(const char *dsn, const char *name) {
   for (int i = 0; i < registry.count; i++)
@@ -57,7 +45,7 @@ Service *service_add(const ServiceDef *def, const char *dsn) {
   router_compile(s);
   idempotency_prepare(s);
   for (size_t i = 0; def->routes[i].method; i++)
-    route_metrics(s, i);
+    s->routes[i].requests = http_metrics_route(def->routes[i].path, def->routes[i].method);
   if (def->prepare)
     def->prepare(s);
   return s;
@@ -74,7 +62,8 @@ void service_peer(const char *name, const char *base_url) {
   if (registry.peer_count == SERVICES)
     abort();
   registry.peers[registry.peer_count].name = name;
-  registry.peers[registry.peer_count++].base_url = base_url;
+  registry.peers[registry.peer_count].base_url = base_url;
+  registry.peers[registry.peer_count++].calls = http_metrics_peer(base_url);
 }
 
 static bool has_keyed_route(const Service *s) {
@@ -142,36 +131,36 @@ static void reply_problem(Req *req, int code) {
         req->route ? req->route->path : "?", err_info(code)->name, req->detail.p ? ": " : "", STR_FMT(req->detail));
 }
 
-static void dispatch(Service *s, HttpRequest *request, HttpReply *reply) {
-  int64_t began = loop_now_us();
+/* Returns the series of the route. */
+static const HttpSeries *dispatch(Service *s, HttpRequest *request, HttpReply *reply) {
   Req req = {.http = request, .arena = request->arena, .service = s, .db = s->db, .reply = reply};
   *reply = (HttpReply){0};
   int rc = run(&req);
   if (rc < 0)
     reply_problem(&req, rc);
-  if (!req.route)
-    return;
-  RouteState *state = &s->routes[req.route - s->def->routes];
-  metric_observe(state->duration, (double)(loop_now_us() - began) / 1e6);
-  if (reply->status >= 200 && reply->status < 600)
-    metric_add(state->by_class[reply->status / 100], 1);
+  return req.route ? s->routes[req.route - s->def->routes].requests : http_metrics_other();
 }
 
-static const char *peer_url(const char *name) {
-  for (int i = 0; i < registry.peer_count; i++)
-    if (!strcmp(registry.peers[i].name, name))
-      return registry.peers[i].base_url;
-  return NULL;
+static int call_peer(const char *name, const HttpRequest *request, HttpReply *reply) {
+  int i = 0;
+  while (i < registry.peer_count && strcmp(registry.peers[i].name, name) != 0)
+    i++;
+  if (i == registry.peer_count)
+    return E_UNAVAILABLE;
+  int64_t began_us = loop_now_us();
+  int rc = http_client_call(registry.peers[i].base_url, request, reply);
+  http_metrics_called(registry.peers[i].calls, request->method, rc, reply->status, began_us);
+  return rc;
 }
 
 int service_call(const char *service, HttpRequest *request, HttpReply *reply) {
   Service *local = service_find(service);
-  if (local) {
-    dispatch(local, request, reply);
-    return 0;
-  }
-  const char *url = peer_url(service);
-  return url ? http_client_call(url, request, reply) : E_UNAVAILABLE;
+  if (!local)
+    return call_peer(service, request, reply);
+  HttpTimer timer = http_metrics_begin(request->method);
+  const HttpSeries *route = dispatch(local, request, reply);
+  http_metrics_end(&timer, route, reply->status);
+  return 0;
 }
 
 void service_stop_all(void) {
@@ -193,40 +182,77 @@ static void health(HttpReply *reply, Arena *arena, bool with_databases) {
   *reply = (HttpReply){.status = 200, .content_type = "application/json", .body = STR("{\"status\":\"ok\"}")};
 }
 
+static void ready(HttpReply *reply, Arena *arena) {
+  health(reply, arena, true);
+}
+
+static void live(HttpReply *reply, Arena *arena) {
+  health(reply, arena, false);
+}
+
 static void text_reply(HttpReply *reply, Arena *arena, void (*render)(Buf *)) {
   Buf b = {.arena = arena};
   render(&b);
   *reply = (HttpReply){.status = 200, .content_type = "text/plain; version=0.0.4", .body = buf_view(&b)};
 }
 
-/* What every process answers, whatever services it has. */
-static bool handle_common(HttpRequest *request, HttpReply *reply) {
-  Str path = request->path;
-  if (str_eq(path, STR("/health")) || str_eq(path, STR("/readyz")))
-    health(reply, request->arena, true);
-  else if (str_eq(path, STR("/livez")))
-    health(reply, request->arena, false);
-  else if (str_eq(path, STR("/metrics")) || str_eq(path, STR("/actuator/prometheus")))
-    text_reply(reply, request->arena, metrics_render);
-  else if (str_eq(path, STR("/debug/fibers")))
-    text_reply(reply, request->arena, fiber_list);
-  else
-    return false;
-  return true;
+static void metrics(HttpReply *reply, Arena *arena) {
+  text_reply(reply, arena, metrics_render);
 }
 
-void service_handle(HttpRequest *request, HttpReply *reply) {
-  if (str_eq(request->method, STR("HEAD"))) /* the server leaves the body out */
-    request->method = STR("GET");
-  if (str_eq(request->method, STR("GET")) && handle_common(request, reply))
-    return;
+static void fibers(HttpReply *reply, Arena *arena) {
+  text_reply(reply, arena, fiber_list);
+}
+
+/* What every process answers, whatever services it has. */
+static struct {
+  const char *path;
+  void (*answer)(HttpReply *reply, Arena *arena);
+  HttpSeries *requests;
+} commons[] = {
+    {"/health", ready, NULL},
+    {"/readyz", ready, NULL},
+    {"/livez", live, NULL},
+    {"/metrics", metrics, NULL},
+    {"/actuator/prometheus", metrics, NULL},
+    {"/debug/fibers", fibers, NULL},
+};
+enum { COMMONS = sizeof(commons) / sizeof(commons[0]) };
+
+void service_init(const char *ktor_address) {
+  http_metrics_init(ktor_address);
+  for (int i = 0; i < COMMONS; i++)
+    commons[i].requests = http_metrics_route(commons[i].path, "GET");
+}
+
+/* NULL: not one of them. */
+static const HttpSeries *answer_common(const HttpRequest *request, HttpReply *reply) {
+  for (int i = 0; i < COMMONS; i++)
+    if (str_eq(request->path, str_from(commons[i].path))) {
+      commons[i].answer(reply, request->arena);
+      return commons[i].requests;
+    }
+  return NULL;
+}
+
+static const HttpSeries *answer(HttpRequest *request, HttpReply *reply) {
+  const HttpSeries *common = str_eq(request->method, STR("GET")) ? answer_common(request, reply) : NULL;
+  if (common)
+    return common;
   Str rest = request->path;
   str_cut(&rest, '/');
   Str name = str_cut(&rest, '/');
   for (int i = 0; i < registry.count; i++)
-    if (str_eq(str_from(registry.services[i].def->name), name)) {
-      dispatch(&registry.services[i], request, reply);
-      return;
-    }
+    if (str_eq(str_from(registry.services[i].def->name), name))
+      return dispatch(&registry.services[i], request, reply);
   problem_reply(request->arena, &(Problem){.code = E_NOT_FOUND, .detail = STR("there is nothing at this path")}, reply);
+  return http_metrics_other();
+}
+
+void service_handle(HttpRequest *request, HttpReply *reply) {
+  HttpTimer timer = http_metrics_begin(request->method);
+  if (str_eq(request->method, STR("HEAD"))) /* the server leaves the body out */
+    request->method = STR("GET");
+  const HttpSeries *route = answer(request, reply);
+  http_metrics_end(&timer, route, reply->status);
 }

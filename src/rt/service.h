@@ -53,6 +53,8 @@ struct Service {
  */
 MUST_CHECK int service_call(const char *service, HttpRequest *request, HttpReply *reply);
 
+/* Before any of those below, after metrics_init. HOST:PORT for Ktor's names of the metrics, NULL: without them. */
+void service_init(const char *ktor_address);
 Service *service_add(const ServiceDef *def, const char *dsn); /* before the fork */
 Service *service_find(const char *name);                      /* NULL: not in this process */
 void service_peer(const char *name, const char *base_url);    /* where one lives that is not in this process */

@@ -3,6 +3,7 @@
 
 #include "rt/log.h"
 #include "rt/loop.h"
+#include "rt/metrics.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -56,6 +57,7 @@ static void reap(Group *g) {
       if (g->workers[i].pid != pid)
         continue;
       g->workers[i].pid = 0;
+      metrics_worker_ended(i);
       if (!g->stopping)
         LOG(ERROR, "supervisor", "worker %d ended by %s %d, starting another", i,
             WIFSIGNALED(status) ? "signal" : "exit", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));

@@ -3,7 +3,6 @@
 
 #include "rt/log.h"
 #include "rt/loop.h"
-#include "rt/metrics.h"
 #include "rt/random.h"
 #include "saga/run.h"
 
@@ -37,12 +36,14 @@ const char *saga_state_name(SagaState state) {
   return state_names[state];
 }
 
-static struct Metric *metric(MetricType type, const char *name, const char *help, const char *schema,
-                             const char *outcome) {
-  char labels[128];
-  snprintf(labels, sizeof(labels), "service=%s%s%s%s%s", schema[0] == '"' ? "" : "\"", schema,
-           schema[0] == '"' ? "" : "\"", outcome ? ",outcome=" : "", outcome ? outcome : "");
-  return metric_new(type, name, help, labels);
+static SagaStats *stats_of(const SagaRun *run) {
+  return &run->engine->stats[run->type - run->engine->types];
+}
+
+/* A schema's name as a label's value. */
+static Str unquoted(const char *schema) {
+  Str name = str_from(schema);
+  return name.n > 1 && name.p[0] == '"' ? (Str){name.p + 1, name.n - 2} : name;
 }
 
 SagaEngine *saga_engine_new(const char *schema, const SagaType *types, SagaTransport *transport) {
@@ -53,16 +54,13 @@ SagaEngine *saga_engine_new(const char *schema, const SagaType *types, SagaTrans
   e->transport = transport;
   e->store = saga_store_new(schema);
   e->active.next = e->active.previous = &e->active;
-  static const char *const outcomes[] = {"\"compensated\"", "\"succeeded\""};
-  for (int i = 0; i < 2; i++) {
-    e->ended[i] = metric(METRIC_COUNTER, "skald_sagas_total", "Sagas that have ended", schema, outcomes[i]);
-    e->duration[i] =
-        metric(METRIC_HISTOGRAM, "skald_saga_duration_seconds", "From begin to stored end", schema, outcomes[i]);
+  char service[64];
+  snprintf(service, sizeof(service), "%.*s", STR_FMT(unquoted(schema)));
+  for (int i = 0; types[i].name; i++) {
+    if (i == SAGA_TYPES)
+      abort();
+    saga_stats_init(&e->stats[i], service, &types[i]);
   }
-  e->running = metric(METRIC_GAUGE, "skald_sagas_running", "Sagas this process drives", schema, NULL);
-  e->takeovers = metric(METRIC_COUNTER, "skald_saga_takeovers_total", "Sagas taken over", schema, NULL);
-  e->attempts = metric(METRIC_COUNTER, "skald_saga_calls_total", "Calls to participants", schema, NULL);
-  e->retries = metric(METRIC_COUNTER, "skald_saga_retries_total", "Calls whose outcome was unknown", schema, NULL);
   return e;
 }
 
@@ -86,19 +84,33 @@ void saga_release(SagaRun *run) {
     arena_free(run->arena);
 }
 
+static void show_oldest(const SagaEngine *e, const SagaType *type) {
+  const SagaRun *run = e->active.next;
+  while (run != &e->active && run->type != type)
+    run = run->next;
+  metric_set(e->stats[type - e->types].oldest, run == &e->active ? 0 : (double)run->began_us);
+}
+
+/* The list is in the order of their begin; all but those taken over come at its end. */
 static void link_run(SagaRun *run) {
-  SagaRun *head = &run->engine->active;
-  run->next = head;
-  run->previous = head->previous;
+  SagaRun *before = run->engine->active.previous;
+  while (before != &run->engine->active && before->began_us > run->began_us)
+    before = before->previous;
+  run->previous = before;
+  run->next = before->next;
   run->previous->next = run;
-  head->previous = run;
-  metric_set(run->engine->running, ++run->engine->active_count);
+  run->next->previous = run;
+  run->engine->active_count++;
+  saga_stats_state(stats_of(run), run->state, 1);
+  show_oldest(run->engine, run->type);
 }
 
 static void unlink_run(SagaRun *run) {
   run->previous->next = run->next;
   run->next->previous = run->previous;
-  metric_set(run->engine->running, --run->engine->active_count);
+  run->engine->active_count--;
+  saga_stats_state(stats_of(run), run->state, -1);
+  show_oldest(run->engine, run->type);
 }
 
 static int set_going(SagaRun *run) {
@@ -115,6 +127,7 @@ int saga_begin(SagaRun *run, const DbStmt *statements, int count, int64_t deadli
   if (run->engine->active_count >= saga_config.running_most)
     return E_BUSY;
   TRY(saga_store_begin(run->engine->store, run, statements, count, deadline_us));
+  metric_add(stats_of(run)->started, 1);
   if (set_going(run) < 0) { /* stored, so it is not lost: recovery picks it up when its lease ends */
     LOG(WARN, "saga", "no fiber to run a saga that was begun");
     run->fenced = true;
@@ -166,9 +179,17 @@ static int persist(SagaRun *run, SagaState state) {
   }
 }
 
+static int start_undoing(SagaRun *run) {
+  TRY(persist(run, SAGA_COMPENSATING));
+  saga_stats_state(stats_of(run), SAGA_RUNNING, -1);
+  saga_stats_state(stats_of(run), SAGA_COMPENSATING, 1);
+  saga_stats_failed(stats_of(run), run);
+  return 0;
+}
+
 static int roll_back(SagaRun *run) {
   if (run->state == SAGA_RUNNING)
-    TRY(persist(run, SAGA_COMPENSATING));
+    TRY(start_undoing(run));
   LOG(DEBUG, "saga", "rolling back: %.*s: %.*s", STR_FMT(run->failed_step), STR_FMT(run->reason));
   TRY(saga_backward(run));
   return persist(run, SAGA_COMPENSATED);
@@ -188,10 +209,10 @@ void saga_drive(void *arg) {
   uuid_format(run->id, fiber_context()->saga_id);
   int rc = drive(run);
   if (rc == 0) {
-    bool success = run->state == SAGA_SUCCEEDED;
     run->ended = true;
-    metric_add(run->engine->ended[success], 1);
-    metric_observe(run->engine->duration[success], (double)(loop_now_us() - run->began_us) / 1e6);
+    saga_stats_ended(stats_of(run), run);
+    if (run->type->ended)
+      run->type->ended(run);
   } else {
     run->fenced = true;
     LOG(WARN, "saga", "not ours any more, left to its owner");
@@ -218,7 +239,8 @@ static void adopt(SagaEngine *e, const SagaClaim *claim) {
     return;
   }
   LOG(INFO, "saga", "%s taken over in state %.*s", id, STR_FMT(claim->state));
-  metric_add(e->takeovers, 1);
+  metric_add(stats_of(run)->takeovers, 1);
+  run->began_us -= claim->ageUs;
   run->epoch = claim->epoch;
   run->failed_step = arena_str(run->arena, claim->failedStep);
   run->reason = arena_str(run->arena, claim->reason);

@@ -3,11 +3,11 @@
 #define SKALD_SAGA_RUN_H
 
 #include "saga/engine.h"
+#include "saga/stats.h"
 #include "saga/store.h"
 
-struct Metric;
-
 #define SAGA_TARGETS 16
+#define SAGA_TYPES   4
 
 typedef struct SagaConfig {
   const char *owner;
@@ -31,7 +31,7 @@ struct SagaEngine {
     Semaphore slots;
   } targets[SAGA_TARGETS]; /* one participant that hangs must not hold up the others */
   int target_count;
-  struct Metric *ended[2], *duration[2], *running, *takeovers, *attempts, *retries;
+  SagaStats stats[SAGA_TYPES]; /* one for each of the types */
 };
 
 /* A fiber function: drives the run (arg: SagaRun, a reference of its own) to its end. */

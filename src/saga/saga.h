@@ -72,6 +72,7 @@ typedef struct SagaType {
   int (*load)(SagaRun *run); /* run->input to run->data; a stored input that fails is a defect */
   /* The caller's statements of the same transaction as the saga's end (at most 4); returns how many. */
   int (*finish)(const SagaRun *run, bool success, DbStmt *statements);
+  void (*ended)(const SagaRun *run); /* once its end is stored; may be NULL */
 } SagaType;
 
 #endif

@@ -3,7 +3,6 @@
 #include "rt/http.h"
 #include "rt/json.h"
 #include "rt/loop.h"
-#include "rt/metrics.h"
 #include "rt/problem.h"
 #include "rt/random.h"
 #include "saga/run.h"
@@ -29,6 +28,10 @@ static CallOutcome outcome_of(int rc, int status) {
   if (rc < 0 || status >= 500 || status == 408 || status == 425 || status == 429)
     return CALL_UNKNOWN;
   return status >= 200 && status < 300 ? CALL_DONE : CALL_REFUSED;
+}
+
+static struct SagaStepStats *stats_of(const SagaRun *run, int step) {
+  return &run->engine->stats[run->type - run->engine->types].steps[step];
 }
 
 static Semaphore *target_of(SagaEngine *e, const char *service) {
@@ -64,11 +67,11 @@ static CallOutcome attempt(SagaRun *run, Arena *arena, int step, bool back, int6
   semaphore_release(slots);
   run->steps[step].attempts++;
   run->steps[step].status = rc < 0 ? 0 : reply->status;
-  metric_add(run->engine->attempts, 1);
   CallOutcome outcome = outcome_of(rc, reply->status);
   JsonValue *answer;
   if (outcome == CALL_DONE && json_parse(arena, reply->body, &answer, NULL) < 0)
     outcome = CALL_UNKNOWN; /* it becomes part of our own answer, so it must be what it says */
+  metric_add(stats_of(run, step)->calls[outcome], 1);
   return outcome;
 }
 
@@ -127,12 +130,12 @@ static int step_forward(SagaRun *run, int i) {
       step_failed(run, i, STEP_REFUSED, reply.body);
       return E_REFUSED;
     }
-    metric_add(run->engine->retries, 1);
     int64_t wait = saga_backoff_us(step->attempts);
     if (run->fenced || loop_now_us() + wait >= deadline || fiber_sleep(wait) < 0) {
       step_failed(run, i, STEP_MAYBE, reply.body);
       return run->fenced ? E_FENCED : E_REFUSED;
     }
+    metric_add(stats_of(run, i)->retries, 1);
   }
 }
 
@@ -145,15 +148,19 @@ static int step_backward(SagaRun *run, int i) {
       run->steps[i].state = STEP_UNDONE;
       return 0;
     }
-    metric_add(run->engine->retries, 1);
     if (run->fenced)
       return E_FENCED;
     TRY(fiber_sleep(saga_backoff_us(attempts)));
+    metric_add(stats_of(run, i)->retries, 1);
   }
 }
 
 static void run_task(StepTask *task) {
+  int64_t began_us = loop_now_us();
   task->outcome = task->back ? step_backward(task->run, task->step) : step_forward(task->run, task->step);
+  SagaStepState state = task->run->steps[task->step].state;
+  if (!task->back || state == STEP_UNDONE)
+    metric_observe(stats_of(task->run, task->step)->duration[state], (double)(loop_now_us() - began_us) / 1e6);
   (*task->running)--;
   fiber_wake(task->parent);
 }

@@ -54,7 +54,8 @@ SagaStore *saga_store_new(const char *schema) {
                        " FOR UPDATE SKIP LOCKED)"
                        " UPDATE %1$s.saga s SET owner = $1, epoch = epoch + 1, due_at = " LEASE(
                            2) " FROM due WHERE s.id = due.id"
-                              " RETURNING s.id, type, state, epoch, input, failed_step, reason, trace_id",
+                              " RETURNING s.id, type, state, epoch, input, failed_step, reason, trace_id,"
+                              " (extract(epoch FROM clock_timestamp() - created_at) * 1000000)::bigint",
                        schema);
   s->renew = statement("UPDATE %1$s.saga SET due_at = " LEASE(2) " WHERE id = ANY ($1::uuid[]) AND owner = $3"
                                                                  " AND due_at IS NOT NULL RETURNING id, epoch",
@@ -123,10 +124,11 @@ int saga_store_finish(SagaStore *s, const SagaRun *run, SagaState end, const Sag
 }
 
 int saga_store_claim(SagaStore *s, Arena *arena, bool mine, List *ret) {
-  static const Field fields[] = {
-      FIELD(SagaClaim, id, F_UUID),     FIELD(SagaClaim, type, F_TEXT),    FIELD(SagaClaim, state, F_TEXT),
-      FIELD(SagaClaim, epoch, F_INT),   FIELD(SagaClaim, input, F_TEXT),   FIELD(SagaClaim, failedStep, F_TEXT),
-      FIELD(SagaClaim, reason, F_TEXT), FIELD(SagaClaim, traceId, F_TEXT), {0}};
+  static const Field fields[] = {FIELD(SagaClaim, id, F_UUID),     FIELD(SagaClaim, type, F_TEXT),
+                                 FIELD(SagaClaim, state, F_TEXT),  FIELD(SagaClaim, epoch, F_INT),
+                                 FIELD(SagaClaim, input, F_TEXT),  FIELD(SagaClaim, failedStep, F_TEXT),
+                                 FIELD(SagaClaim, reason, F_TEXT), FIELD(SagaClaim, traceId, F_TEXT),
+                                 FIELD(SagaClaim, ageUs, F_INT),   {0}};
   DbResult found;
   TRY(db_exec(
       s->db, arena,

@@ -34,6 +34,7 @@ typedef struct SagaClaim {
   Str type, state;
   int64_t epoch;
   Str input, failedStep, reason, traceId;
+  int64_t ageUs; /* since its begin */
 } SagaClaim;
 /* Takes over up to 64 sagas whose lease has run out; with mine also those that an earlier life of a process of our name
  * left behind.

@@ -1,5 +1,6 @@
 /* Billing: accounts and their wallets. Each operation leaves one row in history_billings, in the same transaction as
  * the change of the wallet; change data capture publishes that table. */
+#include "rt/metrics.h"
 #include "rt/random.h"
 #include "rt/req.h"
 #include "services/services.h"
@@ -102,12 +103,30 @@ static const Sql refund_taken = {
     "  RETURNING a.id, a.wallet, step.sum) " INSERT_HISTORY
     "SELECT $2::uuid, id, sum, wallet - sum, wallet, 'REFUND', 'SUCCESS' FROM account"};
 
+static struct { Metric *created, *refilled, *bought, *short_of, *refunded; } operations;
+
+static Metric *operation_metric(const char *labels) {
+  return metric_new(METRIC_COUNTER, "skald_wallet_operations_total", "Rows written to Billing's history.", labels);
+}
+
+static void prepare(Service *s) {
+  (void)s;
+  operations.created = operation_metric("operation=\"create\",outcome=\"success\"");
+  operations.refilled = operation_metric("operation=\"refill\",outcome=\"success\"");
+  operations.bought = operation_metric("operation=\"buy\",outcome=\"success\"");
+  operations.short_of = operation_metric("operation=\"buy\",outcome=\"failed\"");
+  operations.refunded = operation_metric("operation=\"refund\",outcome=\"success\"");
+}
+
 static int create_account(Req *req, void *in) {
   Account *a = in;
   a->id = uuid_new();
   reply_object(req, 200, account_fields, a);
-  return req_commit(req, &DB_STMT(&create_with_history, V_UUID(a->id), V_MONEY(a->wallet), V_UUID(uuid_new())), 1,
-                    NULL);
+  int rc =
+      req_commit(req, &DB_STMT(&create_with_history, V_UUID(a->id), V_MONEY(a->wallet), V_UUID(uuid_new())), 1, NULL);
+  if (rc == 0)
+    metric_add(operations.created, 1);
+  return rc;
 }
 
 static int get_account(Req *req, void *in) {
@@ -148,7 +167,10 @@ static int refill(Req *req, void *in) {
   int rc = req_commit(req, statements, req->key.p ? 2 : 1, results);
   if (rc != 0)
     return rc;
-  return results[0].affected ? 0 : refuse_refill(req, account);
+  if (!results[0].affected)
+    return refuse_refill(req, account);
+  metric_add(operations.refilled, 1);
+  return 0;
 }
 
 static int buy(Req *req, void *in) {
@@ -158,15 +180,30 @@ static int buy(Req *req, void *in) {
   TRY(req_uuid(req, 0, &account));
   TRY(req_money(req, 1, &sum));
   db_hot_key(account);
-  return req_commit_answer(req, &DB_STMT(&buy_with_history, V_UUID(account), V_MONEY(sum), V_UUID(history)), 1,
-                           DB_STMT(&answer_bought, V_UUID(history)));
+  DbResult row;
+  int rc = req_commit_answer(req, &DB_STMT(&buy_with_history, V_UUID(account), V_MONEY(sum), V_UUID(history)), 1,
+                             DB_STMT(&answer_bought, V_UUID(history)), &row);
+  if (rc == 0 && row.affected)
+    metric_add(str_eq(req->reply->body, STR("{\"status\":true}")) ? operations.bought : operations.short_of, 1);
+  return rc;
+}
+
+static void count_once(Str state) {
+  if (str_eq(state, STR("OPEN")))
+    metric_add(operations.created, 1);
+  else if (str_eq(state, STR("TAKEN")))
+    metric_add(operations.bought, 1);
+  else if (str_eq(state, STR("SHORT")))
+    metric_add(operations.short_of, 1);
 }
 
 /* Runs a saga's operation; the state it found or left comes back. */
 static int once(Req *req, DbStmt statement, Uuid step, Str *ret_state) {
   DbResult result;
   TRY(req_query(req, statement, &result));
-  if (!result.rows)
+  if (result.rows)
+    count_once(db_cell(&result, 0, 0));
+  else
     TRY(req_query(req, DB_STMT(&select_state, V_UUID(step)), &result));
   *ret_state = result.rows ? db_cell(&result, 0, 0) : STR("CANCELED");
   return 0;
@@ -208,8 +245,11 @@ static int buy_step(Req *req, void *in) {
 
 static int cancel(Req *req, Uuid step, Uuid account, Money sum, DbStmt undo) {
   const DbStmt statements[] = {DB_STMT(&insert_tombstone, V_UUID(step), V_UUID(account), V_MONEY(sum)), undo};
+  DbResult results[2];
   db_hot_key(account);
-  TRY(db_group(req->db, req->arena, statements, 2, NULL, req->http->deadline_us));
+  TRY(db_group(req->db, req->arena, statements, 2, results, req->http->deadline_us));
+  if (undo.sql == &refund_taken && results[1].affected)
+    metric_add(operations.refunded, 1);
   return reply_status(req, true);
 }
 
@@ -243,4 +283,4 @@ static const Route routes[] = {
 };
 
 const ServiceDef billing_service = {
-    .name = "billing", .schema = "billing", .migrations = sql_billing, .routes = routes};
+    .name = "billing", .schema = "billing", .migrations = sql_billing, .routes = routes, .prepare = prepare};

@@ -1,6 +1,7 @@
 /* Delivery: when orders are brought. A time with a slot record takes as many deliveries as its capacity says, a time
  * without one any number. Times are local times without a zone; "now" is taken in UTC. */
 #include "rt/loop.h"
+#include "rt/metrics.h"
 #include "rt/random.h"
 #include "rt/req.h"
 #include "services/services.h"
@@ -133,11 +134,22 @@ static bool is_future(LocalTime time) {
   return time > loop_unix_ms() * 1000;
 }
 
+static Metric *refused_past, *refused_full;
+
+static void prepare(Service *s) {
+  (void)s;
+  const char *name = "skald_delivery_refusals_total", *help = "Deliveries refused, by reason.";
+  refused_past = metric_new(METRIC_COUNTER, name, help, "reason=\"past\"");
+  refused_full = metric_new(METRIC_COUNTER, name, help, "reason=\"full\"");
+}
+
 static int refuse_past(Req *req) {
+  metric_add(refused_past, 1);
   return fail(req, E_FIELD, "/timeDelivery", "must lie in the future");
 }
 
 static int refuse_full(Req *req) {
+  metric_add(refused_full, 1);
   return fail(req, E_REFUSED, NULL, "no delivery is free at this time");
 }
 
@@ -280,4 +292,4 @@ static const Route routes[] = {
 };
 
 const ServiceDef delivery_service = {
-    .name = "delivery", .schema = "delivery", .migrations = sql_delivery, .routes = routes};
+    .name = "delivery", .schema = "delivery", .migrations = sql_delivery, .routes = routes, .prepare = prepare};

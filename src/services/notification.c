@@ -73,28 +73,49 @@ void notification_use_wal(const char *billing_dsn) {
 }
 
 static struct {
-  Metric *stored, *ignored, *dead, *seconds, *connected, *lag_seconds, *lag_bytes, *lag_records, *rebalances;
-  Metric *unaddressed;
+  Metric *stored, *ignored, *dead, *seconds, *rows, *connected, *lag_seconds, *lag, *rebalances, *unaddressed;
 } metrics;
 
-static void prepare(Service *s) {
-  (void)s;
-  const char *name = "notification_events_total", *help = "Change events handled, by what became of them";
+static void prepare_events(void) {
+  static const MetricBuckets seconds = {
+      {0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60, 300}};
+  static const MetricFamily delay = {.type = METRIC_HISTOGRAM,
+                                     .name = "notification_delay_seconds",
+                                     .help = "Time from an operation's commit to its stored notification.",
+                                     .buckets = &seconds};
+  const char *name = "notification_events_total", *help = "Change events handled, by what became of them.";
   metrics.stored = metric_new(METRIC_COUNTER, name, help, "result=\"stored\"");
   metrics.ignored = metric_new(METRIC_COUNTER, name, help, "result=\"ignored\"");
   metrics.dead = metric_new(METRIC_COUNTER, name, help, "result=\"dead\"");
-  metrics.seconds = metric_new(METRIC_HISTOGRAM, "notification_delay_seconds",
-                               "Time from an operation's commit to its stored notification", "");
-  metrics.connected = metric_new(METRIC_GAUGE, "notification_source_connected", "Whether the event source is read", "");
-  metrics.lag_seconds =
-      metric_new(METRIC_GAUGE, "notification_lag_seconds", "Age of the oldest operation received and not stored", "");
-  metrics.lag_bytes = metric_new(METRIC_GAUGE, "notification_lag_bytes", "Event stream received and not confirmed", "");
-  metrics.lag_records = metric_new(METRIC_GAUGE, "notification_lag_records",
-                                   "Records up to the end of this process's partitions that are not stored", "");
-  metrics.rebalances = metric_new(METRIC_COUNTER, "notification_rebalances_total",
-                                  "How often this process was given a share of the partitions", "");
+  metrics.rows = metric_new(METRIC_COUNTER, "skald_notifications_total", "Notifications stored.", "");
+  metrics.seconds = metric_in(&delay, "", "");
   metrics.unaddressed = metric_new(METRIC_GAUGE, "notification_unaddressed",
-                                   "Notifications waiting for their user to be known, counted up to 1000", "");
+                                   "Notifications waiting for their user to be known, counted up to 1000.", "");
+}
+
+/* Lag is counted in what the source counts in. */
+static void prepare_source(void) {
+  bool kafka = config.events == EVENTS_KAFKA;
+  const char *labels = kafka ? "source=\"kafka\"" : "source=\"wal\"";
+  metrics.connected = metric_new(METRIC_GAUGE, "notification_source_connected", "Whether the source is read.", labels);
+  metrics.lag_seconds = metric_new(METRIC_GAUGE, "notification_lag_seconds",
+                                   "Age of the oldest operation received and not stored.", labels);
+  if (!kafka) {
+    metrics.lag = metric_new(METRIC_GAUGE, "notification_lag_bytes", "WAL received and not confirmed.", labels);
+    return;
+  }
+  metrics.lag = metric_new(METRIC_GAUGE, "notification_lag_records",
+                           "Records up to the end of this process's partitions that are not stored.", labels);
+  metrics.rebalances = metric_new(METRIC_COUNTER, "notification_rebalances_total",
+                                  "How often this process was given a share of the partitions.", labels);
+}
+
+static void prepare(Service *s) {
+  (void)s;
+  if (config.events == EVENTS_OFF)
+    return;
+  prepare_events();
+  prepare_source();
 }
 
 typedef struct Notification {
@@ -325,6 +346,7 @@ typedef struct Work {
   Account *accounts;
   int row_count, dead_count, account_count;
   int ignored;
+  int64_t inserted; /* of the rows, those that were not there before */
 } Work;
 
 static int find_account(Work *w, Uuid billing_id) {
@@ -490,13 +512,18 @@ static int address_rows(Work *w) {
 static int store(Consumer *c, Work *w) {
   SCOPED_ARENA arena = arena_new();
   DbStmt statements[2];
+  DbResult results[2];
   int count = 0;
   if (w->row_count > 0)
     statements[count++] = list_statement(arena, &insert_rows, row_fields, sizeof(Row), w->rows, w->row_count);
   if (w->dead_count > 0)
     statements[count++] =
         list_statement(arena, &insert_dead_letters, dead_letter_fields, sizeof(DeadLetter), w->dead, w->dead_count);
-  return count ? db_group(c->service->db, arena, statements, count, NULL, loop_now_us() + CALL_US) : E_OK;
+  if (count == 0)
+    return E_OK;
+  TRY(db_group(c->service->db, arena, statements, count, results, loop_now_us() + CALL_US));
+  w->inserted = w->row_count > 0 ? results[0].affected : 0;
+  return E_OK;
 }
 
 static int handle(Consumer *c, Work *w) {
@@ -508,6 +535,7 @@ static void count_events(Consumer *c, const Work *w) {
   metric_add(metrics.stored, w->row_count);
   metric_add(metrics.ignored, w->ignored);
   metric_add(metrics.dead, w->dead_count);
+  metric_add(metrics.rows, (double)w->inserted);
   int64_t now_us = loop_unix_ms() * 1000;
   for (int i = 0; i < w->row_count; i++) {
     int64_t commit_us = w->rows[i].commit_us;
@@ -621,9 +649,9 @@ static void show_gauges(void *arg) {
     c->source->status(c->source, &status);
     metric_set(metrics.connected, status.connected);
     metric_set(metrics.lag_seconds, (double)status.lag_us / 1e6);
-    metric_set(metrics.lag_bytes, (double)status.lag_bytes);
-    metric_set(metrics.lag_records, (double)status.lag_records);
-    metric_add(metrics.rebalances, (double)(status.rebalances - rebalances));
+    metric_set(metrics.lag, (double)(status.lag_bytes + status.lag_records)); /* a source counts one of them */
+    if (metrics.rebalances)
+      metric_add(metrics.rebalances, (double)(status.rebalances - rebalances));
     rebalances = status.rebalances;
     if (fiber_sleep(GAUGES_US) == E_CANCELED)
       return;

@@ -1,6 +1,7 @@
 /* Order: what was ordered, and the saga that has it paid, reserved and delivered, or undone. */
 #include "rt/idempotency.h"
 #include "rt/json.h"
+#include "rt/metrics.h"
 #include "rt/problem.h"
 #include "rt/random.h"
 #include "rt/req.h"
@@ -319,8 +320,14 @@ static int finish_saga(const SagaRun *run, bool success, DbStmt *statements) {
   return 2;
 }
 
+static Metric *orders[2]; /* by whether they succeeded */
+
+static void count_order(const SagaRun *run) {
+  metric_add(orders[run->state == SAGA_SUCCEEDED], 1);
+}
+
 static const SagaType sagas[] = {
-    {"order", order_steps, STEPS, load_saga, finish_saga},
+    {"order", order_steps, STEPS, load_saga, finish_saga, count_order},
     {0},
 };
 
@@ -389,6 +396,9 @@ static const Route routes[] = {
 };
 
 static void prepare(Service *s) {
+  const char *name = "skald_orders_total", *help = "Orders that a saga brought to their end.";
+  orders[0] = metric_new(METRIC_COUNTER, name, help, "outcome=\"canceled\"");
+  orders[1] = metric_new(METRIC_COUNTER, name, help, "outcome=\"success\"");
   s->state = saga_engine_new(s->def->schema, sagas, service_call);
 }
 

@@ -94,7 +94,7 @@ static const SagaStep registration_steps[] = {
 };
 
 static const SagaType sagas[] = {
-    {"registration", registration_steps, 1, load_registration, finish_registration},
+    {"registration", registration_steps, 1, load_registration, finish_registration, NULL},
     {0},
 };
 

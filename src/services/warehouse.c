@@ -1,5 +1,6 @@
 /* Warehouse: the lines of orders that are reserved. An item with a stock record can be reserved only while stock lasts;
  * one without is made to order and always available. */
+#include "rt/metrics.h"
 #include "rt/random.h"
 #include "rt/req.h"
 #include "services/services.h"
@@ -218,7 +219,16 @@ static DbStmt reserve_statement(Req *req, List reservations, bool keep_refusal) 
   return (DbStmt){&reserve, values, 6};
 }
 
+static Metric *refusals;
+
+static void prepare(Service *s) {
+  (void)s;
+  refusals =
+      metric_new(METRIC_COUNTER, "skald_stock_refusals_total", "Reservations refused because stock was short.", "");
+}
+
 static int refuse_short(Req *req, Str item) {
+  metric_add(refusals, 1);
   return fail(req, E_REFUSED, NULL, "not enough in stock: %.*s", STR_FMT(item));
 }
 
@@ -373,4 +383,4 @@ static const Route routes[] = {
 };
 
 const ServiceDef warehouse_service = {
-    .name = "warehouse", .schema = "warehouse", .migrations = sql_warehouse, .routes = routes};
+    .name = "warehouse", .schema = "warehouse", .migrations = sql_warehouse, .routes = routes, .prepare = prepare};

@@ -16,6 +16,7 @@ from harness.check import ok, pages
 from harness.cluster import ROOT
 from harness.goods import new_user, unique
 from harness.kafka import Broker
+from harness.metrics import metric
 from harness.server import SLOWER, Server
 from harness.shop import OneShop, opened
 from harness.wait import free_port, wait_for
@@ -167,15 +168,8 @@ def envelope(after, op="c", lsn=1):
             "transaction": None, "op": op, "ts_ms": int(time.time() * 1000)}
 
 
-def metric(server, name, labels=""):
-    text = server.client.get("/metrics").body.decode()
-    found = re.search(rf"^{name}{re.escape(labels)} (\S+)$", text, re.M)
-    assert found, f"{name}{labels} is not in the metrics"
-    return float(found[1])
-
-
 def handled(server, result):
-    return metric(server, "notification_events_total", f'{{result="{result}"}}')
+    return metric(server, "notification_events_total", result=result)
 
 
 def test_every_version_and_form(stream):

@@ -14,6 +14,7 @@ import pytest
 
 from harness.cluster import Cluster
 from harness.kafka import Broker, Relay
+from harness.metrics import metric
 from harness.server import SANITIZED, SLOWER, skald
 from harness.wait import wait_for
 
@@ -201,11 +202,25 @@ def test_ends_without_its_broker(place):
     again.stop()
 
 
-def metric(relay, name):
-    for line in relay.client.get("/metrics").body.decode().splitlines():
-        if line.split(" ")[0] == name:
-            return float(line.split(" ")[1])
-    raise AssertionError(f"no metric {name}")
+def test_metrics_tell_what_goes_on(place):
+    relay = place.started()
+    assert metric(relay, "skald_relay_kafka_connected") == metric(relay, "skald_relay_postgres_connected") == 1
+    for _ in range(10):
+        place.run(INSERT, str(uuid.uuid4()), None, 1)
+    wait_for("the records", lambda: metric(relay, "skald_relay_records_total") == 10)
+    wait_for("the transactions", lambda: metric(relay, "skald_relay_transactions_total") == 10)
+    wait_for("nothing in flight", lambda: metric(relay, "skald_relay_in_flight_records") == 0)
+    place.run("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s", place.slot)
+    wait_for("the loss to be counted", lambda: metric(relay, "skald_relay_errors_total", at="postgres") == 1)
+    wait_for("health", relay.is_healthy)
+    place.broker.kill()
+    place.run(INSERT, str(uuid.uuid4()), None, 1)
+    wait_for("the row in flight", lambda: metric(relay, "skald_relay_in_flight_records") == 1)
+    wait_for("its age", lambda: metric(relay, "skald_relay_lag_seconds") > 0)
+    wait_for("the loss of the broker", lambda: metric(relay, "skald_relay_kafka_connected") == 0, 60 * SLOWER)
+    place.broker.start()
+    wait_for("nothing in flight", lambda: metric(relay, "skald_relay_in_flight_records") == 0, 60 * SLOWER)
+    relay.stop()
 
 
 def resident(relay):

@@ -1,6 +1,7 @@
 /* Metrics shared by a process group, and how they are written out. */
 #include "rt/metrics.h"
 
+#include "rt/loop.h"
 #include "unit/unit.h"
 
 #include <signal.h>
@@ -11,11 +12,34 @@
 #include <unistd.h>
 
 static Metric *requests, *failures, *level, *latency;
+static Metric *fine, *unknown, *age;
+
+static const MetricBuckets coarse = {{1, 4}}, finer = {{1, 2, 4, 8}};
+static const MetricFamily sized = {.type = METRIC_HISTOGRAM,
+                                   .name = "t_size",
+                                   .help = "Sizes.",
+                                   .buckets = &coarse,
+                                   .counted = &finer,
+                                   .sparse = true,
+                                   .keeps_max = true};
+static const MetricFamily viewed = {
+    .type = METRIC_HISTOGRAM, .name = "t_viewed", .help = "The same.", .buckets = &finer, .sparse = true};
+static const MetricFamily highest = {
+    .type = METRIC_MAX, .name = "t_viewed_max", .help = "The highest.", .sparse = true};
+
+static void register_others(void) {
+  unknown = metric_new(METRIC_OPTIONAL, "t_unknown", "Known at times.", "");
+  age = metric_new(METRIC_AGE, "t_age_seconds", "Age of the oldest.", "");
+  fine = metric_in(&sized, "kind=\"a\"", "status=\"1\"");
+  metric_view(fine, &viewed, "", "n=\"1\"");
+  metric_view(fine, &highest, "", "n=\"1\"");
+}
 
 static void setup(void) {
   if (requests)
     return;
   metrics_init(2);
+  register_others();
   requests = metric_new(METRIC_COUNTER, "t_requests_total", "Requests.", "route=\"/a/{id}\"");
   level = metric_new(METRIC_GAUGE, "t_level", "A level\nof \\ something.", "");
   latency = metric_new(METRIC_HISTOGRAM, "t_seconds", "Latency.", "route=\"/a\"");
@@ -201,4 +225,87 @@ TEST(process_metrics_count_the_group) {
   CHECK(used >= 0.05);
   CHECK_INT(run_worker(0, come_and_go), 0);
   CHECK(number_after(rendered().p, "\nprocess_cpu_seconds_total ") >= used);
+}
+
+static void observe_sizes(void) {
+  metric_observe(fine, 1.5);
+  metric_observe(fine, 3);
+  metric_observe(fine, 5);
+}
+
+static void observe_more(void) {
+  metric_observe(fine, 9);
+}
+
+TEST(one_observation_serves_several_names) {
+  setup();
+  CHECK(!strstr(rendered().p, "t_size"));
+  CHECK(!strstr(rendered().p, "t_viewed"));
+  CHECK_INT(run_worker(0, observe_sizes), 0);
+  CHECK_INT(run_worker(1, observe_more), 0);
+  static const char want[] = "# HELP t_size Sizes.\n"
+                             "# TYPE t_size histogram\n"
+                             "t_size_bucket{kind=\"a\",status=\"1\",le=\"1\"} 0\n"
+                             "t_size_bucket{kind=\"a\",status=\"1\",le=\"4\"} 2\n"
+                             "t_size_bucket{kind=\"a\",status=\"1\",le=\"+Inf\"} 4\n"
+                             "t_size_sum{kind=\"a\",status=\"1\"} 18.5\n"
+                             "t_size_count{kind=\"a\",status=\"1\"} 4\n"
+                             "# HELP t_viewed The same.\n"
+                             "# TYPE t_viewed histogram\n"
+                             "t_viewed_bucket{n=\"1\",le=\"1\"} 0\n"
+                             "t_viewed_bucket{n=\"1\",le=\"2\"} 1\n"
+                             "t_viewed_bucket{n=\"1\",le=\"4\"} 2\n"
+                             "t_viewed_bucket{n=\"1\",le=\"8\"} 3\n"
+                             "t_viewed_bucket{n=\"1\",le=\"+Inf\"} 4\n"
+                             "t_viewed_sum{n=\"1\"} 18.5\n"
+                             "t_viewed_count{n=\"1\"} 4\n"
+                             "# HELP t_viewed_max The highest.\n"
+                             "# TYPE t_viewed_max gauge\n"
+                             "t_viewed_max{n=\"1\"} 9\n";
+  const char *from = strstr(rendered().p, "# HELP t_size"), *until = strstr(from, "# HELP t_requests_total");
+  CHECK_STR(((Str){from, (size_t)(until - from)}), want);
+}
+
+static void begin_long_ago(void) {
+  metric_set(age, (double)loop_now_us() - 60e6);
+}
+
+static void begin_lately(void) {
+  metric_set(age, (double)loop_now_us() - 10e6);
+}
+
+TEST(an_age_is_that_of_the_oldest) {
+  setup();
+  CHECK(metric_value(age) == 0);
+  CHECK_INT(run_worker(0, begin_lately), 0);
+  CHECK(metric_value(age) >= 10 && metric_value(age) < 50);
+  CHECK_INT(run_worker(1, begin_long_ago), 0);
+  CHECK(metric_value(age) >= 60);
+  metrics_worker_ended(1);
+  CHECK(metric_value(age) >= 10 && metric_value(age) < 50);
+  metrics_worker_ended(0);
+  CHECK(metric_value(age) == 0);
+}
+
+static void know(void) {
+  metric_set(unknown, 0);
+}
+
+static void forget(void) {
+  metric_set(unknown, 7);
+  if (!strstr(rendered().p, "\nt_unknown 7\n"))
+    _exit(1);
+  metric_set(unknown, __builtin_nan(""));
+}
+
+TEST(what_is_not_known_is_not_shown) {
+  setup();
+  CHECK(!strstr(rendered().p, "t_unknown"));
+  CHECK_INT(run_worker(0, know), 0);
+  CHECK(strstr(rendered().p, "# TYPE t_unknown gauge\nt_unknown 0\n") != NULL);
+  CHECK_INT(run_worker(0, forget), 0);
+  CHECK(!strstr(rendered().p, "t_unknown"));
+  CHECK_INT(run_worker(0, know), 0);
+  metrics_worker_ended(0);
+  CHECK(!strstr(rendered().p, "t_unknown"));
 }

@@ -1,0 +1,28 @@
+/* The metrics of an engine's sagas, by type and step. Private to saga/. */
+#ifndef SKALD_SAGA_STATS_H
+#define SKALD_SAGA_STATS_H
+
+#include "rt/metrics.h"
+#include "saga/saga.h"
+
+enum { SAGA_CALL_OUTCOMES = 3 }; /* done, refused, unknown */
+
+typedef struct SagaStats { /* of one type */
+  Metric *started, *takeovers, *oldest;
+  Metric *ended[2], *duration[2]; /* by whether it succeeded */
+  Metric *running[2];             /* by whether it is being undone */
+  struct SagaStepStats {
+    Metric *duration[STEP_UNDONE + 1]; /* by its state at the end */
+    Metric *calls[SAGA_CALL_OUTCOMES];
+    Metric *retries, *failed;
+  } steps[SAGA_STEPS];
+} SagaStats;
+
+/* Before the fork. service: as the label says it. */
+void saga_stats_init(SagaStats *stats, const char *service, const SagaType *type);
+void saga_stats_ended(SagaStats *stats, const SagaRun *run);
+/* by: 1 when a run has come to this state, -1 when it leaves it. */
+void saga_stats_state(SagaStats *stats, SagaState state, int by);
+void saga_stats_failed(SagaStats *stats, const SagaRun *run); /* it is going to be undone */
+
+#endif
