@@ -2,13 +2,11 @@
 well, and the right ones fire for a stuck saga, a stopped consumer and a dead database, and end with them. What the
 other alerts fire for stands in their unit tests, which promtool runs here, too."""
 
-import concurrent.futures
 import contextlib
 import os
 import re
 import signal
 import subprocess
-import threading
 
 import pytest
 import yaml
@@ -16,19 +14,16 @@ import yaml
 from harness.check import done, ok, problem
 from harness.cluster import ROOT
 from harness.goods import buy, line, new_user, past, refill, saga, set_slot, set_stock
-from harness.prometheus import (CONFIG, DASHBOARDS, RULES, Prometheus, dashboards, filled_in, panels, variable_queries,
-                                visual_panels)
-from harness.server import SLOWER
+from harness.load import traffic
+from harness.prometheus import (CONFIG, DASHBOARDS, RANGE, RULES, Prometheus, dashboards, expressions, needs_kafka,
+                                variable_queries, visual_panels)
 from harness.shop import SERVICES, SevenShops, opened
-from harness.wait import wait_for
 
 SAGA = "/order/order/saga"
 METRICS = ROOT / "docs/metrics.md"
 UNIT_TESTS = ROOT / "deploy/prometheus/rules_test.yml"
 RUNBOOKS = ROOT / "docs/runbooks"
 FOREIGN = ("up", "ALERTS", "container_", "kube_")  # of Prometheus, and of a cluster
-KAFKA_ONLY = re.compile(r"skald_relay_|notification_lag_records|notification_rebalances")
-SEEN_SECONDS = 60  # for a scrape, an evaluation, and the range that a rate wants
 
 
 # ---- what can be seen without a shop ----
@@ -38,9 +33,14 @@ def promtool(*arguments):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def alerts():
+def rules(kind):
+    """The rules of a kind, alert or record, by name."""
     groups = [group for path in RULES.glob("*.yaml") for group in yaml.safe_load(path.read_text())["groups"]]
-    return {rule["alert"]: rule for group in groups for rule in group["rules"] if "alert" in rule}
+    return {rule[kind]: rule for group in groups for rule in group["rules"] if kind in rule}
+
+
+def alerts():
+    return rules("alert")
 
 
 def test_rules_and_configuration_are_valid():
@@ -89,16 +89,16 @@ def test_runbook_names_what_there_is(page):
 def metrics_in(expression):
     """The names of metrics in an expression, those of a histogram's series cut to the histogram's."""
     bare = re.sub(r"\{[^}]*\}|\bby \([^)]*\)|\[[^]]*\]|\"[^\"]*\"", " ", expression)
-    names = re.findall(r"\b(?:skald|http|process|notification|ktor|container|kube)_\w+|\bup\b|\bALERTS\b", bare)
+    names = re.findall(r"\bservice:[\w:]+|\b(?:skald|http|process|notification|ktor|container|kube)_\w+|\bup\b|\bALERTS\b", bare)
     return {re.sub(r"_(bucket|count|sum)$", "", name) for name in names}
 
 
 def test_every_metric_is_one_that_the_shop_exposes():
     known = set(re.findall(r"^\| `(\w+)`", METRICS.read_text(), re.MULTILINE))
-    used = {panel.expression for panel in panels()} | {rule["expr"] for rule in alerts().values()}
-    for expression in used:
+    known |= set(rules("record"))
+    for expression in [*expressions(), *(rule["expr"] for kind in ("alert", "record") for rule in rules(kind).values())]:
         found = metrics_in(expression)
-        assert found or "service:" in expression, expression
+        assert found, expression
         assert {name for name in found if not name.startswith(FOREIGN)} <= known, expression
 
 
@@ -160,56 +160,12 @@ def round_of_everything(shop, user):
     ok(shop.get(f"/notification/notification/{user['id']}"))
 
 
-@contextlib.contextmanager
-def traffic(act):
-    """Clients that go on until the block ends. What they meet is told when it does."""
-    ended = threading.Event()
-
-    def client():
-        while not ended.is_set():
-            act()
-
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        clients = [pool.submit(client) for _ in range(2)]
-        try:
-            yield
-        finally:
-            ended.set()
-    for one in clients:
-        one.result()
-
-
-def wait_data(prometheus, expressions):
-    """Until each of them has shown a number."""
-    waiting = set(expressions)
-
-    def all_seen():
-        waiting.difference_update([one for one in waiting if prometheus.has_data(getattr(one, "expression", one))])
-        return not waiting
-
-    try:
-        wait_for("data in every panel", all_seen, SEEN_SECONDS * SLOWER)
-    except AssertionError:
-        raise AssertionError("No data:\n" + "\n".join(sorted(map(str, waiting)))) from None
-
-
-def wait_firing(prometheus, *names):
-    try:
-        return wait_for("alerts", lambda: set(names) <= set(prometheus.firing()), SEEN_SECONDS * SLOWER)
-    except AssertionError:
-        raise AssertionError(f"of {names} only {prometheus.firing()} fire") from None
-
-
-def wait_over(prometheus, *names):
-    wait_for(f"the end of {names}", lambda: not set(names) & set(prometheus.firing()), SEEN_SECONDS * SLOWER)
-
-
 def test_every_panel_shows_something_and_nothing_fires(seven, prometheus):
     user = new_user(seven)
     refill(seven, user["billingId"], "100000")
     with traffic(lambda: round_of_everything(seven, user)):
-        wait_data(prometheus, [one for one in panels() if not KAFKA_ONLY.search(one.expression)])
-        wait_data(prometheus, variable_queries())
+        prometheus.wait_data([one for one in expressions() if not needs_kafka(one)])
+        prometheus.wait_data(variable_queries())
         assert prometheus.firing() == {}
     for rule in prometheus.rules():
         assert rule["health"] == "ok", rule
@@ -237,10 +193,10 @@ def test_stuck_saga(seven, prometheus):
         assert seven.execute("order", 'UPDATE "order".saga SET created_at = created_at - interval \'10 min\' '
                              "WHERE id = %s", order) == 1
         seven.servers["order"].start()
-        wait_firing(prometheus, "SkaldSagaStuck", "SkaldTargetDown")
+        prometheus.wait_firing("SkaldSagaStuck", "SkaldTargetDown")
         assert [one["type"] for one in prometheus.firing()["SkaldSagaStuck"]] == ["order"]
-        wait_data(prometheus, ['skald_sagas_running{type="order"} > 0', 'skald_saga_calls_total{outcome="unknown"} > 0'])
-    wait_over(prometheus, "SkaldSagaStuck", "SkaldTargetDown")
+        prometheus.wait_data(['skald_sagas_running{type="order"} > 0', 'skald_saga_calls_total{outcome="unknown"} > 0'])
+    prometheus.wait_over("SkaldSagaStuck", "SkaldTargetDown")
     assert ok(seven.get(f"/order/order/{order}"))["status"] in ("SUCCESS", "CANCELED")
 
 
@@ -260,10 +216,10 @@ def closed_to_the_consumer(seven):
 def test_stopped_consumer(seven, prometheus):
     user = new_user(seven)
     with closed_to_the_consumer(seven):
-        wait_firing(prometheus, "SkaldConsumerStopped", "SkaldSlotInactive")
+        prometheus.wait_firing("SkaldConsumerStopped", "SkaldSlotInactive")
         assert done(seven.put(f"/billing/billing/refill/{user['billingId']}/1")), "Billing itself goes on"
         assert "SkaldTargetDown" not in prometheus.firing()
-    wait_over(prometheus, "SkaldConsumerStopped", "SkaldSlotInactive")
+    prometheus.wait_over("SkaldConsumerStopped", "SkaldSlotInactive")
 
 
 def test_dead_database(seven, prometheus):
@@ -271,11 +227,10 @@ def test_dead_database(seven, prometheus):
     seven.cluster.kill()
     try:
         with traffic(lambda: problem(seven.post(SAGA, saga()), 503)):
-            wait_firing(prometheus, "SkaldDatabaseDown", "SkaldErrorBudgetBurnsFast")
+            prometheus.wait_firing("SkaldDatabaseDown", "SkaldErrorBudgetBurnsFast")
         down = {one["service"] for one in prometheus.firing()["SkaldDatabaseDown"]}
         assert down == set(SERVICES)
-        assert prometheus.has_data(filled_in(
-            'sum by (class) (rate(skald_db_errors_total{class="unavailable"}[$__rate_interval])) > 0', {"templating": {"list": []}}))
+        assert prometheus.has_data(f'sum(rate(skald_db_errors_total{{class="unavailable"}}[{RANGE}])) > 0')
     finally:
         seven.restart_database()
-    wait_over(prometheus, "SkaldDatabaseDown")
+    prometheus.wait_over("SkaldDatabaseDown")

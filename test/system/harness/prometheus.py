@@ -1,6 +1,5 @@
 """A Prometheus of its own on the product's configuration and rules, quickened, and what the dashboards ask of it."""
 
-import dataclasses
 import json
 import math
 import pathlib
@@ -14,6 +13,7 @@ import urllib.request
 import yaml
 
 from .cluster import ROOT
+from .server import SLOWER
 from .wait import free_port, wait_for
 
 CONFIG = ROOT / "deploy/prometheus/prometheus.yml"
@@ -22,6 +22,8 @@ DASHBOARDS = ROOT / "deploy/chart/skald/files/dashboards"
 INTERVAL = "1s"
 RANGE = "20s"  # several scrapes, as $__rate_interval would be
 START_SECONDS = 60
+SEEN_SECONDS = 60  # for a scrape, an evaluation, and the range that a rate wants
+KAFKA_ONLY = re.compile(r"skald_relay_|notification_lag_records|notification_rebalances")
 
 
 class Prometheus:
@@ -85,6 +87,28 @@ class Prometheus:
     def has_data(self, expression):
         return any(math.isfinite(value) for _, value in self.query(expression))
 
+    def wait_data(self, expressions):
+        """Until each of them has shown a number."""
+        waiting = set(expressions)
+
+        def all_seen():
+            waiting.difference_update([one for one in waiting if self.has_data(one)])
+            return not waiting
+
+        try:
+            wait_for("data", all_seen, SEEN_SECONDS * SLOWER)
+        except AssertionError:
+            raise AssertionError("No data:\n" + "\n".join(sorted(waiting))) from None
+
+    def wait_firing(self, *names):
+        try:
+            wait_for("alerts", lambda: set(names) <= set(self.firing()), SEEN_SECONDS * SLOWER)
+        except AssertionError:
+            raise AssertionError(f"of {names} only {self.firing()} fire") from None
+
+    def wait_over(self, *names):
+        wait_for(f"the end of {names}", lambda: not set(names) & set(self.firing()), SEEN_SECONDS * SLOWER)
+
     def rules(self):
         groups = json.loads(self.get("/api/v1/rules"))["data"]["groups"]
         return [rule for group in groups for rule in group["rules"]]
@@ -93,16 +117,6 @@ class Prometheus:
         """What fires now: name, and for each alert its labels."""
         return {rule["name"]: [one["labels"] for one in rule["alerts"] if one["state"] == "firing"]
                 for rule in self.rules() if rule["type"] == "alerting" and rule["state"] == "firing"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Panel:
-    dashboard: str
-    title: str
-    expression: str  # with its variables filled in
-
-    def __str__(self):
-        return f"{self.dashboard}: {self.title}: {self.expression}"
 
 
 def dashboards():
@@ -124,11 +138,14 @@ def filled_in(expression, dashboard):
     return expression
 
 
-def panels():
-    """Every query of every panel."""
-    return [Panel(name, panel["title"], filled_in(target["expr"], dashboard))
-            for name, dashboard in dashboards().items() for panel in visual_panels(dashboard)
-            for target in panel.get("targets", [])]
+def expressions():
+    """What the panels of all dashboards ask."""
+    return sorted({filled_in(target["expr"], dashboard) for dashboard in dashboards().values()
+                   for panel in visual_panels(dashboard) for target in panel.get("targets", [])})
+
+
+def needs_kafka(expression):
+    return KAFKA_ONLY.search(expression)
 
 
 def variable_queries():
