@@ -1,8 +1,11 @@
-"""Load by wrk, with the scripts of the bench."""
+"""Load: by wrk, with the scripts of the bench, and by clients that do what a test says."""
 
+import concurrent.futures
+import contextlib
 import re
 import shutil
 import subprocess
+import threading
 
 from .cluster import ROOT
 
@@ -21,3 +24,22 @@ def wrk(script, url, connections, seconds):
     assert result["requests"] and not result["errors"], f"{script} on {url}: {done.stdout}"
     return {"count": result["requests"], "rate": result["requests"] / result["micros"] * 1e6, "p50": result["p50"] / 1000,
             "p99": result["p99"] / 1000}
+
+
+@contextlib.contextmanager
+def traffic(act):
+    """Clients that go on until the block ends. What they meet is told when it does."""
+    ended = threading.Event()
+
+    def client():
+        while not ended.is_set():
+            act()
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        clients = [pool.submit(client) for _ in range(2)]
+        try:
+            yield
+        finally:
+            ended.set()
+    for one in clients:
+        one.result()
