@@ -45,20 +45,14 @@ def seven():
 @pytest.fixture(scope="module")
 def relay():
     """Without a broker, which it does not need to tell how it is."""
-    with contextlib.closing(free_relay()) as process:
-        yield process.server
-
-
-class free_relay:
-    def __init__(self):
-        nowhere = free_port()
-        self.server = Relay(BILLING_DATABASE_URL=f"postgresql://127.0.0.1:{nowhere}/none",
-                            KAFKA_BROKERS=f"127.0.0.1:{nowhere}")
-        self.server.spawn()
-        wait_for("the relay's metrics", lambda: answers(self.server), 30 * SLOWER)
-
-    def close(self):
-        self.server.end()
+    nowhere = free_port()
+    server = Relay(BILLING_DATABASE_URL=f"postgresql://127.0.0.1:{nowhere}/none", KAFKA_BROKERS=f"127.0.0.1:{nowhere}")
+    try:
+        server.spawn()
+        wait_for("the relay's metrics", lambda: answers(server), 30 * SLOWER)
+        yield server
+    finally:
+        server.end()
 
 
 def answers(server):
