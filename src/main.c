@@ -20,6 +20,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -345,9 +346,14 @@ static int run_command(const Command *c, int argc, char **argv) {
   return ok ? c->run(argc, argv) : 2;
 }
 
+static void end_at_once(int number) {
+  _exit(128 + number);
+}
+
 int main(int argc, char **argv) {
   if (argc < 2)
     return usage(stderr, 2);
+  signal(SIGTERM, end_at_once); /* by default process 1 of a container would ignore it; serve and relay drain instead */
   for (int i = 0; i < COMMANDS; i++)
     if (!strcmp(argv[1], commands[i].name))
       return run_command(&commands[i], argc - 2, argv + 2);

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import itertools
+import socket
 import tarfile
 import threading
 
@@ -206,6 +207,21 @@ def test_containers_are_small(boxes):
     used = {one.name.split("-", 3)[3]: one.memory() for one in boxes.all()}
     print("\nMB: " + ", ".join(f"{name} {size:.1f}" for name, size in used.items()) + f"; all {sum(used.values()):.0f}")
     assert 0 < sum(used.values()) < 300
+
+
+def test_a_signal_ends_a_migration(boxes):
+    """Though it is process 1, which the kernel spares what it has not asked for."""
+    with socket.create_server((boxes.network.gateway, 0)) as silent:
+        container = docker("run", "--detach", "--network", boxes.network.name, *CONFINED, "--env",
+                           "DATABASE_URL=postgresql://skald@{}:{}/skald".format(*silent.getsockname()), boxes.image,
+                           "migrate", "order")
+        try:
+            silent.settimeout(30)
+            with silent.accept()[0]:
+                docker("kill", "--signal", "TERM", container)
+                assert docker("wait", container) == "143"
+        finally:
+            docker("rm", "--force", container)
 
 
 @pytest.mark.parametrize("collection", COLLECTIONS)
