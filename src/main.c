@@ -20,6 +20,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -31,12 +32,15 @@ enum { ORDER, PAYMENT, WAREHOUSE, DELIVERY, USER, BILLING, NOTIFICATION, SHOP };
 
 static struct {
   const char *database, *databases[SHOP], *urls[SHOP], *host;
-  int64_t port, workers, connections, batch, client_connections, in_flight, fibers, request_us, idle_us, drain_us;
+  int64_t port, workers, connections, batch, client_connections, in_flight, fibers, request_us, idle_us, delay_us,
+      drain_us;
   int64_t log_level, log_format, ktor_metrics;
   const char *owner;
   int listen_fd;
   bool selected[SHOP];
 } conf;
+
+#define STOP_US 3000000 /* for what a worker gives back at its end */
 
 static const char *const log_levels[] = {"trace", "debug", "info", "warn", "error", NULL};
 static const char *const off_on[] = {"off", "on", NULL};
@@ -93,6 +97,8 @@ static const Option serve_options[] = {
     {"REQUEST_TIMEOUT", OPTION_MILLIS, &conf.request_us, "15s", 100, 600000, NULL, "deadline of a request", false},
     {"IDLE_TIMEOUT", OPTION_MILLIS, &conf.idle_us, "30s", 100, 3600000, NULL,
      "how long a client may be silent, or take to send a request", false},
+    {"DRAIN_DELAY", OPTION_MILLIS, &conf.delay_us, "0s", 0, 600000, NULL,
+     "how long it serves on after SIGTERM, no longer ready, until nobody sends requests here any more", false},
     {"SAGA_OWNER", OPTION_TEXT, &conf.owner, NULL, 0, 0, NULL, "this process's name; host and port when not set",
      false},
     SERVICE_URL("PAYMENT", PAYMENT, "http://payment:8080"),
@@ -155,8 +161,10 @@ static int migrate(int argc, char **argv) {
 static void drain(void *arg) {
   (void)arg;
   LOG(INFO, "serve", "draining");
-  http_server_drain(loop_now_us() + conf.drain_us);
-  service_stop_all();
+  service_not_ready();
+  int64_t close_us = loop_now_us() + conf.delay_us, deadline_us = close_us + conf.drain_us;
+  http_server_drain(close_us, deadline_us);
+  service_stop_all(deadline_us);
   loop_stop();
 }
 
@@ -264,7 +272,7 @@ static int serve(int argc, char **argv) {
   loop_metrics_prepare();
   name_owner();
   add_services();
-  return supervise(workers, run_worker, stop_listening, conf.drain_us + 2000000);
+  return supervise(workers, run_worker, stop_listening, conf.delay_us, conf.delay_us + conf.drain_us + STOP_US);
 }
 
 static int audit(int argc, char **argv) {
@@ -338,9 +346,14 @@ static int run_command(const Command *c, int argc, char **argv) {
   return ok ? c->run(argc, argv) : 2;
 }
 
+static void end_at_once(int number) {
+  _exit(128 + number);
+}
+
 int main(int argc, char **argv) {
   if (argc < 2)
     return usage(stderr, 2);
+  signal(SIGTERM, end_at_once); /* by default process 1 of a container would ignore it; serve and relay drain instead */
   for (int i = 0; i < COMMANDS; i++)
     if (!strcmp(argv[1], commands[i].name))
       return run_command(&commands[i], argc - 2, argv + 2);

@@ -94,8 +94,8 @@ static void handle(HttpRequest *request, HttpReply *reply) {
 static void end(void *arg) {
   (void)arg;
   LOG(INFO, "relay", "ending");
-  int64_t deadline_us = loop_now_us() + state.process->drain_us;
-  http_server_drain(deadline_us);
+  int64_t now_us = loop_now_us(), deadline_us = now_us + state.process->drain_us;
+  http_server_drain(now_us, deadline_us);
   relay_close(state.relay, deadline_us);
   loop_stop();
 }

@@ -347,9 +347,11 @@ int http_server_in_flight(void) {
   return server.in_flight;
 }
 
-void http_server_drain(int64_t deadline_us) {
-  server.drainer = fiber_current();
+void http_server_drain(int64_t close_us, int64_t deadline_us) {
   server.draining = true;
+  if (fiber_sleep(close_us - loop_now_us()) < 0)
+    LOG(WARN, "http", "the drain was cut short");
+  server.drainer = fiber_current();
   fiber_yield(); /* one more pass of the loop takes in who has already connected */
   stop_accepting();
   h2o_context_request_shutdown(&server.context);

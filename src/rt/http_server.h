@@ -22,7 +22,8 @@ typedef struct HttpServerConfig {
 MUST_CHECK int http_listen(const char *host, int port, int *ret_fd);
 MUST_CHECK int http_server_start(const HttpServerConfig *config);
 int http_server_in_flight(void);
-/* Stops accepting and waits in the current fiber until all answers are sent, or the deadline. */
-void http_server_drain(int64_t deadline_us);
+/* From now on each answer closes its connection. Serves on until close_us, then accepts nobody any more and waits in
+ * the current fiber until all answers are sent, or the deadline. */
+void http_server_drain(int64_t close_us, int64_t deadline_us);
 
 #endif

@@ -27,6 +27,7 @@ static struct {
     HttpSeries *calls;
   } peers[SERVICES];
   int peer_count;
+  bool not_ready;
 } registry;
 
 static Db *shared_db(const char *dsn, const char *name) {
@@ -163,31 +164,40 @@ int service_call(const char *service, HttpRequest *request, HttpReply *reply) {
   return 0;
 }
 
-void service_stop_all(void) {
-  for (int i = 0; i < registry.count; i++)
-    if (registry.services[i].def->stop)
-      registry.services[i].def->stop(&registry.services[i]);
+void service_not_ready(void) {
+  registry.not_ready = true;
 }
 
-static void health(HttpReply *reply, Arena *arena, bool with_databases) {
-  const char *down = NULL;
-  for (int i = 0; i < registry.count && with_databases && !down; i++)
+void service_stop_all(int64_t deadline_us) {
+  for (int i = 0; i < registry.count; i++)
+    if (registry.services[i].def->stop)
+      registry.services[i].def->stop(&registry.services[i], deadline_us);
+}
+
+/* Why it should be sent no requests; absent: it may. */
+static Str unready(Arena *arena) {
+  if (registry.not_ready)
+    return STR("the process is about to end");
+  for (int i = 0; i < registry.count; i++)
     if (!db_is_up(registry.services[i].db))
-      down = registry.services[i].def->name;
-  if (down) {
-    Str detail = arena_printf(arena, "the database of %s cannot be reached", down);
-    problem_reply(arena, &(Problem){.code = E_UNAVAILABLE, .detail = detail}, reply);
+      return arena_printf(arena, "the database of %s cannot be reached", registry.services[i].def->name);
+  return (Str){0};
+}
+
+static void health(HttpReply *reply, Arena *arena, Str problem) {
+  if (problem.p) {
+    problem_reply(arena, &(Problem){.code = E_UNAVAILABLE, .detail = problem}, reply);
     return;
   }
   *reply = (HttpReply){.status = 200, .content_type = "application/json", .body = STR("{\"status\":\"ok\"}")};
 }
 
 static void ready(HttpReply *reply, Arena *arena) {
-  health(reply, arena, true);
+  health(reply, arena, unready(arena));
 }
 
 static void live(HttpReply *reply, Arena *arena) {
-  health(reply, arena, false);
+  health(reply, arena, (Str){0});
 }
 
 static void text_reply(HttpReply *reply, Arena *arena, void (*render)(Buf *)) {

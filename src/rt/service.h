@@ -37,7 +37,8 @@ typedef struct ServiceDef {
   const Route *routes;         /* ends with {0} */
   void (*prepare)(Service *s); /* before the fork: metrics; may be NULL */
   void (*start)(Service *s, int worker); /* in each worker's loop, in a fiber: background work; may be NULL */
-  void (*stop)(Service *s); /* in a fiber, before the loop ends: gives back what others wait for; or NULL */
+  /* In a fiber, before the loop ends: finishes what it can until then, gives back what others wait for. May be NULL. */
+  void (*stop)(Service *s, int64_t deadline_us);
 } ServiceDef;
 
 struct Service {
@@ -60,7 +61,8 @@ Service *service_find(const char *name);                      /* NULL: not in th
 void service_peer(const char *name, const char *base_url);    /* where one lives that is not in this process */
 /* In each worker's loop: connects the databases, starts background fibers. */
 void service_start_all(int worker, int connections, int batch);
-void service_stop_all(void);                                 /* in a fiber, when no request is served any more */
+void service_not_ready(void);                                /* /readyz is 503 from now on: send no more requests */
+void service_stop_all(int64_t deadline_us);                  /* in a fiber, when no request is served any more */
 void service_handle(HttpRequest *request, HttpReply *reply); /* the HttpHandler of this process */
 
 #endif

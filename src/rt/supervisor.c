@@ -27,7 +27,7 @@ typedef struct Group {
   void (*run)(int index);
   sigset_t signals, old_mask;
   bool stopping;
-  int64_t kill_at_us;
+  int64_t stopping_us; /* since when */
 } Group;
 
 static void start_worker(Group *g, int index) {
@@ -92,18 +92,37 @@ static int64_t start_missing(Group *g) {
   return wait;
 }
 
-static void wait_signal(Group *g, int64_t us, int64_t grace_us) {
+static void wait_signal(Group *g, int64_t us) {
   struct timespec timeout = {us / 1000000, us % 1000000 * 1000};
   int number = sigtimedwait(&g->signals, NULL, &timeout);
   if ((number == SIGTERM || number == SIGINT) && !g->stopping) {
     g->stopping = true;
-    g->kill_at_us = loop_now_us() + grace_us;
+    g->stopping_us = loop_now_us();
     signal_all(g, SIGTERM);
   }
   reap(g);
 }
 
-int supervise(int workers, void (*worker)(int index), void (*stopping)(void), int64_t grace_us) {
+/* Returns how many had to be killed. */
+static int wait_for_end(Group *g, void (*closing)(void), int64_t close_us, int64_t grace_us) {
+  int killed = 0;
+  bool closed = false;
+  while (running(g)) {
+    int64_t elapsed = loop_now_us() - g->stopping_us;
+    if (!closed && elapsed >= close_us) {
+      closing();
+      closed = true;
+    }
+    if (!killed && elapsed >= grace_us) {
+      killed = running(g);
+      signal_all(g, SIGKILL);
+    }
+    wait_signal(g, closed || close_us - elapsed > 100000 ? 100000 : close_us - elapsed);
+  }
+  return killed;
+}
+
+int supervise(int workers, void (*worker)(int index), void (*closing)(void), int64_t close_us, int64_t grace_us) {
   Group g = {.count = workers < WORKERS_MOST ? workers : WORKERS_MOST, .run = worker};
   sigemptyset(&g.signals);
   sigaddset(&g.signals, SIGTERM);
@@ -113,18 +132,9 @@ int supervise(int workers, void (*worker)(int index), void (*stopping)(void), in
   while (!g.stopping) {
     int64_t wait = start_missing(&g);
     log_flush();
-    wait_signal(&g, wait, grace_us);
+    wait_signal(&g, wait);
   }
-  stopping();
-  int killed = 0;
-  while (running(&g)) {
-    if (loop_now_us() >= g.kill_at_us) {
-      killed = running(&g);
-      signal_all(&g, SIGKILL);
-      g.kill_at_us = INT64_MAX;
-    }
-    wait_signal(&g, 100000, grace_us);
-  }
+  int killed = wait_for_end(&g, closing, close_us, grace_us);
   if (killed)
     LOG(WARN, "supervisor", "%d workers did not end in time and were killed", killed);
   log_flush();

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define STORE_US           5000000
+#define RELEASE_US         1000000
 #define RETENTION_EVERY_US (INT64_C(600) * 1000000)
 
 SagaConfig saga_config;
@@ -84,6 +85,15 @@ void saga_release(SagaRun *run) {
     arena_free(run->arena);
 }
 
+static bool is_busy(const SagaEngine *e) {
+  return e->active_count > 0 || e->claiming;
+}
+
+static void wake_stopper(const SagaEngine *e) {
+  if (e->stopping && !is_busy(e))
+    fiber_wake(e->stopper);
+}
+
 static void show_oldest(const SagaEngine *e, const SagaType *type) {
   const SagaRun *run = e->active.next;
   while (run != &e->active && run->type != type)
@@ -111,6 +121,7 @@ static void unlink_run(SagaRun *run) {
   run->engine->active_count--;
   saga_stats_state(stats_of(run), run->state, -1);
   show_oldest(run->engine, run->type);
+  wake_stopper(run->engine);
 }
 
 static int set_going(SagaRun *run) {
@@ -256,11 +267,14 @@ static void recover(void *arg) {
   SagaEngine *e = arg;
   SCOPED_ARENA arena = arena_new();
   bool mine = true;
-  for (;;) {
+  while (!e->stopping) {
     List claims = {0};
+    e->claiming = true;
     int rc = saga_store_claim(e->store, arena, mine, &claims);
     for (size_t i = 0; i < claims.count; i++)
       adopt(e, &((SagaClaim *)claims.items)[i]);
+    e->claiming = false;
+    wake_stopper(e);
     if (rc < 0 && rc != E_UNAVAILABLE)
       LOG(WARN, "saga", "looking for abandoned sagas failed: %s", err_info(rc)->title);
     arena_reset(arena);
@@ -336,4 +350,19 @@ void saga_engine_start(SagaEngine *e, Db *db, int worker) {
             (worker > 0 || fiber_start("saga retention", retain, e));
   if (!ok)
     abort();
+}
+
+void saga_engine_stop(SagaEngine *e, int64_t deadline_us) {
+  SCOPED_ARENA arena = arena_new();
+  e->stopper = fiber_current();
+  e->stopping = true;
+  int rc = 0;
+  while (is_busy(e) && rc == 0)
+    rc = fiber_wait("end of all sagas", deadline_us);
+  if (!is_busy(e))
+    return;
+  LOG(INFO, "saga", "%d sagas have not ended and are given back", e->active_count);
+  rc = saga_store_release(e->store, arena, loop_now_us() + RELEASE_US);
+  if (rc < 0)
+    LOG(WARN, "saga", "they stay ours until their leases end: %s", err_info(rc)->title);
 }

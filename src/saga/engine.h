@@ -19,6 +19,9 @@ typedef int SagaTransport(const char *service, HttpRequest *request, HttpReply *
 SagaEngine *saga_engine_new(const char *schema, const SagaType *types, SagaTransport *transport);
 /* In the loop: starts lease renewal, recovery and retention. worker distinguishes the processes of one owner. */
 void saga_engine_start(SagaEngine *e, Db *db, int worker);
+/* In a fiber, when none is begun any more: waits until the deadline for the end of those that run, and gives the others
+ * back, so that whoever is there takes them over at once. */
+void saga_engine_stop(SagaEngine *e, int64_t deadline_us);
 
 /* A new run with input (copied) loaded; the caller holds one reference. */
 MUST_CHECK int saga_new(SagaEngine *e, const SagaType *type, Uuid id, Str input, SagaRun **ret);

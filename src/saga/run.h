@@ -26,6 +26,8 @@ struct SagaEngine {
   SagaStore *store;
   SagaRun active; /* list head of the runs this process drives */
   int active_count;
+  bool claiming, stopping;
+  Fiber *stopper; /* woken when there is nothing active any more */
   struct {
     const char *service;
     Semaphore slots;

@@ -16,7 +16,7 @@ struct SagaStore {
   Db *db;
   Str name, owner;
   int64_t lease_ms;
-  Sql begin, compensate, finish, look, claim, renew, expire, show, list;
+  Sql begin, compensate, finish, look, claim, renew, release, expire, show, list;
 };
 
 static Sql statement(const char *format, const char *schema) {
@@ -60,6 +60,10 @@ SagaStore *saga_store_new(const char *schema) {
   s->renew = statement("UPDATE %1$s.saga SET due_at = " LEASE(2) " WHERE id = ANY ($1::uuid[]) AND owner = $3"
                                                                  " AND due_at IS NOT NULL RETURNING id, epoch",
                        schema);
+  s->release =
+      statement("UPDATE %1$s.saga SET owner = '', due_at = clock_timestamp() WHERE owner = $1 AND due_at IS NOT"
+                " NULL",
+                schema);
   s->expire =
       statement("DELETE FROM %1$s.saga WHERE finished_at < clock_timestamp() - $1 * interval '1 millisecond'", schema);
   s->show = statement("SELECT " SHOWN " FROM %1$s.saga WHERE id = $1", schema);
@@ -158,6 +162,10 @@ int saga_store_renew(SagaStore *s, Arena *arena, const Uuid *ids, size_t count, 
               DB_STMT(&s->renew, V_TEXT(uuid_array(arena, ids, count)), V_INT(s->lease_ms), V_TEXT(s->owner)), &found,
               loop_now_us() + STORE_US));
   return db_read_rows(arena, &found, fields, sizeof(SagaClaim), ret_kept);
+}
+
+int saga_store_release(SagaStore *s, Arena *arena, int64_t deadline_us) {
+  return db_exec(s->db, arena, DB_STMT(&s->release, V_TEXT(s->owner)), NULL, deadline_us);
 }
 
 int saga_store_expire(SagaStore *s, Arena *arena, int64_t age_us) {

@@ -42,6 +42,8 @@ typedef struct SagaClaim {
 MUST_CHECK int saga_store_claim(SagaStore *s, Arena *arena, bool mine, List *ret);
 /* Renews the leases of these runs; *ret_kept lists (id and epoch of SagaClaim) those that are still ours. */
 MUST_CHECK int saga_store_renew(SagaStore *s, Arena *arena, const Uuid *ids, size_t count, List *ret_kept);
+/* Gives back all that are ours: nobody's, and due at once. */
+MUST_CHECK int saga_store_release(SagaStore *s, Arena *arena, int64_t deadline_us);
 /* Deletes ended sagas older than that. */
 MUST_CHECK int saga_store_expire(SagaStore *s, Arena *arena, int64_t age_us);
 

@@ -684,7 +684,8 @@ static void start(Service *s, int worker) {
 }
 
 /* Whoever takes over then need not wait until this process counts as dead. A batch in hand comes again. */
-static void stop(Service *s) {
+static void stop(Service *s, int64_t deadline_us) {
+  (void)deadline_us; /* it waits for no work, only until its own fibers have seen that they are canceled */
   Consumer *c = s->state;
   if (!c)
     return;

@@ -406,6 +406,10 @@ static void start(Service *s, int worker) {
   saga_engine_start(s->state, s->db, worker);
 }
 
+static void stop(Service *s, int64_t deadline_us) {
+  saga_engine_stop(s->state, deadline_us);
+}
+
 const ServiceDef order_service = {
     .name = "order",
     .schema = "\"order\"",
@@ -414,4 +418,5 @@ const ServiceDef order_service = {
     .routes = routes,
     .prepare = prepare,
     .start = start,
+    .stop = stop,
 };

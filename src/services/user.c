@@ -183,6 +183,10 @@ static void start(Service *s, int worker) {
   saga_engine_start(s->state, s->db, worker);
 }
 
+static void stop(Service *s, int64_t deadline_us) {
+  saga_engine_stop(s->state, deadline_us);
+}
+
 const ServiceDef user_service = {
     .name = "user",
     .schema = "\"user\"",
@@ -191,4 +195,5 @@ const ServiceDef user_service = {
     .routes = routes,
     .prepare = prepare,
     .start = start,
+    .stop = stop,
 };

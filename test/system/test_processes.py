@@ -10,7 +10,7 @@ import uuid
 
 import pytest
 
-from harness.check import ok
+from harness.check import ok, problem
 from harness.client import read_answer
 from harness.goods import line, new_account, new_user, payment, refill, saga, set_stock, stock, wallet
 from harness.server import SLOWER
@@ -118,6 +118,29 @@ def test_idle_server_ends_at_once(shop):
         shop.server.terminate()
         assert shop.server.wait() == 0
         assert time.monotonic() - began < 2 * SLOWER, "a connection that is kept alive is no reason to stay"
+
+
+def test_unready_process_serves_on_for_the_delay(shop):
+    """So that whoever spreads requests over several can see it before anybody is turned away."""
+    with opened(OneShop(WORKERS=2, DRAIN_DELAY="3s")) as one:
+        with one.connect() as kept:
+            began = time.monotonic()
+            one.server.terminate()
+            problem(wait_for("a process no longer ready", lambda: not_ready(one), 2 * SLOWER), 503)
+            assert one.get("/livez").status == 200
+            answer = one.post("/order/order/saga", saga())
+            assert ok(answer)[0]["status"] == "SUCCESS"
+            assert answer.headers.get("connection") == "close"
+            kept.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert read_answer(kept).headers.get("connection") == "close"
+            assert one.server.running()
+        assert one.server.wait() == 0
+        assert 3 <= time.monotonic() - began < 3 + 3 * SLOWER
+
+
+def not_ready(shop):
+    answer = shop.get("/readyz")
+    return answer if answer.status != 200 else None
 
 
 def test_interrupt_is_an_orderly_end_too(shop):

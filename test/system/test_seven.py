@@ -11,7 +11,7 @@ import pytest
 from harness.check import done, ok, problem
 from harness.goods import (buy, history, line, new_account, new_user, past, payment, person, refill, saga, set_slot,
                            set_stock, stock, taken, wallet)
-from harness.server import SLOWER
+from harness.server import SLOWER, Server
 from harness.shop import SERVICES, SevenShops, opened
 from harness.wait import wait_for
 
@@ -194,3 +194,39 @@ def test_order_service_dies_in_the_middle(seven):
     for order in orders:
         wait_for("the saga's end", lambda o=order: state(seven, o) == "SUCCEEDED", 30 * SLOWER)
     assert wallet(seven, account) == 975
+
+
+def test_ending_order_process_hands_its_sagas_over(seven):
+    """Nobody waits for its lease, which here is longer than the test."""
+    settings = seven.settings() | {"SAGA_LEASE": "60s", "DRAIN_TIMEOUT": "1s"}
+    leaving, staying = Server("order", **settings), Server("order", **settings)
+    try:
+        leaving.start()
+        with away(seven, "delivery"):
+            accepted = leaving.client.post(SAGA, saga(), Prefer="respond-async")
+            order = accepted.headers["location"].rsplit("/", 1)[1]
+            owner = seven.value("order", 'SELECT owner FROM "order".saga WHERE id = %s', order)
+            assert f":{leaving.port}/" in owner
+            staying.start()
+            leaving.stop()
+            assert "are given back" in leaving.text()
+        wait_for("the saga's end", lambda: state(seven, order) in ("SUCCEEDED", "COMPENSATED"), 30 * SLOWER)
+        owner = seven.value("order", 'SELECT owner FROM "order".saga WHERE id = %s', order)
+        assert f":{leaving.port}/" not in owner
+        staying.stop()
+    finally:
+        leaving.end()
+        staying.end()
+
+
+def test_ending_order_process_finishes_what_it_can(seven):
+    """A saga that nobody waits for is no less finished than one with a client."""
+    leaving = Server("order", **seven.settings() | {"SAGA_LEASE": "600s"})
+    try:
+        leaving.start()
+        locations = [leaving.client.post(SAGA, saga(), Prefer="respond-async").headers["location"] for _ in range(20)]
+        leaving.stop()
+    finally:
+        leaving.end()
+    states = [state(seven, location.rsplit("/", 1)[1]) for location in locations]
+    assert states == ["SUCCEEDED"] * 20
