@@ -214,7 +214,7 @@ chart_arguments() {
   eval "chart=\$$1_chart version=\$$1_version"
   if [ -n "$charts" ]; then
     chart_name=${chart##*/}
-    chart="$charts/${chart_name%-"$version".tgz}-${version#v}.tgz"
+    chart=$charts/${chart_name%-"$version".tgz}-$version.tgz
     [ -f "$chart" ] || die $E_FAILED "The folder $charts has no ${chart##*/}."
   fi
   case $chart in

@@ -1,0 +1,170 @@
+"""install.sh and delete.sh against a real API server: twice in a row, stopped and resumed, and what is left behind."""
+
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+import api as cluster
+import charts
+
+GUEST = "guest"
+FOREIGN = "/apis/postgresql.cnpg.io/v1/namespaces/accounting/clusters"
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory):
+    missing = cluster.missing_programs()
+    if missing:
+        pytest.skip(f"{cluster.BIN} has no {', '.join(missing)}")
+    one = cluster.Api(tmp_path_factory.mktemp("api"))
+    try:
+        one.start()
+        one.create("/api/v1/nodes", {"metadata": {"name": "minikube", "labels": {"minikube.k8s.io/name": "minikube"}}})
+        one.merge("/api/v1/nodes/minikube/status", {"status": {"allocatable": {"memory": "8Gi", "cpu": "4"}}})
+        one.create("/apis/storage.k8s.io/v1/storageclasses", {
+            "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+            "provisioner": "k8s.io/minikube-hostpath"})
+        with cluster.Double(one):
+            yield one
+    finally:
+        one.stop()
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    return charts.write_all(tmp_path_factory.mktemp("charts") / "archives")
+
+
+def script(api, name, *options, token=cluster.TOKEN):
+    home = pathlib.Path(api.folder)
+    env = {"PATH": f"{cluster.BIN}:{os.environ['PATH']}", "HOME": str(home), "KUBECONFIG": str(api.kubeconfig(token=token))}
+    done = subprocess.run(["sh", cluster.ROOT / name, *options], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, timeout=900, check=False)
+    return done.returncode, done.stdout
+
+
+@pytest.fixture
+def install(api, archives):
+    def run(*options):
+        return script(api, "install.sh", "--charts", str(archives), "--image", "skald:test", "--timeout", "120", *options)
+    return run
+
+
+@pytest.fixture
+def untouched(api):
+    """What was there before is there behind the test, and nothing else."""
+    before = settled(api)
+    yield before
+    status, said = script(api, "delete.sh", "--yes")
+    assert status == 0, said
+    assert difference(before, settled(api)) == ([], [])
+
+
+def settled(api):
+    """All objects, once two looks find the same: the server itself registers groups with some delay."""
+    last = None
+    while last != (last := api.objects()):
+        pass
+    return last
+
+
+def difference(before, after):
+    return sorted(before - after), sorted(after - before)
+
+
+def names(api, path):
+    return sorted(item["metadata"]["name"] for item in (api.get(path) or {"items": []})["items"])
+
+
+def releases(api, namespace):
+    return sorted({item["metadata"]["labels"]["name"] for item in api.get(f"/api/v1/namespaces/{namespace}/secrets")["items"]
+                   if item["type"] == "helm.sh/release.v1"})
+
+
+def test_dry_run_touches_nothing(api, install):
+    before = settled(api)
+    status, said = install("--dry-run")
+    assert status == 0, said
+    assert difference(before, settled(api)) == ([], [])
+
+
+def test_guest_lacks_permissions(api):
+    before = settled(api)
+    status, said = script(api, "install.sh", "--image", "skald:test", token=GUEST)
+    assert status == 6 and "may not create namespaces in the whole cluster" in said, said
+    assert difference(before, settled(api)) == ([], [])
+
+
+def test_twice_in_a_row(api, install, untouched):
+    status, said = install()
+    assert status == 0, said
+    assert "192.168.49.2 arch.homework grafana.arch.homework opensearch.arch.homework" in said
+    first = settled(api)
+    assert releases(api, "skald-logging") == ["dashboards", "fluent-bit", "opensearch"]
+    password = api.get("/api/v1/namespaces/skald-logging/secrets/opensearch-admin")["data"]["password"]
+    status, said = install()
+    assert status == 0, said
+    lost, new = difference(first, settled(api))
+    assert lost == []
+    assert {kind for kind, *_ in new} == {"secrets"}, new  # Helm's record of the second revision
+    assert all(name.startswith("sh.helm.release.") for _, _, name, _ in new), new
+    assert api.get("/api/v1/namespaces/skald-logging/secrets/opensearch-admin")["data"]["password"] == password
+
+
+def test_stopped_run_goes_on(api, install, untouched):
+    """As a run leaves it that was killed in the middle of a release."""
+    status, said = install("--without-logging", "--without-monitoring", "--events=wal")
+    assert status == 0, said
+    secret = "/api/v1/namespaces/skald/secrets/sh.helm.release.v1.skald.v1"
+    api.merge(secret, {"metadata": {"labels": {"status": "pending-install"}}})
+    status, said = install("--without-monitoring", "--events=relay")
+    assert status == 0, said
+    assert "An earlier run was stopped in the middle of skald; going on from there." in said
+    assert names(api, "/apis/kafka.strimzi.io/v1/namespaces/skald/kafkas") != []
+
+
+def test_operator_of_others_stays(api, install, archives, untouched):
+    env = {**os.environ, "KUBECONFIG": str(api.kubeconfig()), "HOME": str(api.folder)}
+    [archive] = archives.glob("cloudnative-pg-*.tgz")
+    subprocess.run([cluster.BIN / "helm", "install", "postgres", archive, "-n", "databases", "--create-namespace"], env=env,
+                   check=True, capture_output=True)
+    before = settled(api)
+    status, said = install("--without-logging", "--without-monitoring", "--events=wal")
+    assert status == 0 and "CloudNativePG is there already and stays as it is." in said, said
+    status, said = script(api, "delete.sh", "--yes")
+    assert status == 0, said
+    assert difference(before, settled(api)) == ([], [])
+    subprocess.run([cluster.BIN / "helm", "uninstall", "postgres", "-n", "databases"], env=env, check=True, capture_output=True)
+    for name in ("clusters", "databases", "scheduledbackups"):
+        api.call("DELETE", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}.postgresql.cnpg.io")
+    api.call("DELETE", "/api/v1/namespaces/databases")
+    api.until("the end of the other operator", lambda: not api.get("/api/v1/namespaces/databases"), 60)
+
+
+def test_database_of_others_keeps_the_operator(api, install, untouched):
+    status, said = install("--without-logging", "--without-monitoring", "--events=wal")
+    assert status == 0, said
+    api.create("/api/v1/namespaces", {"metadata": {"name": "accounting"}})
+    api.create(FOREIGN, {"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": {"name": "books"}, "spec": {}})
+    status, said = script(api, "delete.sh", "--yes")
+    assert status == 0 and "CloudNativePG stays, with its definitions: others use it (Cluster/books in accounting)." in said
+    assert names(api, FOREIGN) == ["books"]
+    assert releases(api, "cnpg-system") == ["cnpg"]
+    assert api.get("/api/v1/namespaces/skald") is None
+    api.call("DELETE", "/api/v1/namespaces/accounting")
+    api.until("the end of accounting", lambda: not api.get("/api/v1/namespaces/accounting"), 60)
+
+
+def test_namespace_that_was_there_stays(api, install, untouched):
+    api.create("/api/v1/namespaces", {"metadata": {"name": "skald"}})
+    api.create("/api/v1/namespaces/skald/configmaps", {"metadata": {"name": "notes"}, "data": {"of": "somebody"}})
+    before = settled(api)
+    status, said = install("--without-logging", "--without-monitoring")
+    assert status == 0, said
+    status, said = script(api, "delete.sh", "--yes")
+    assert status == 0 and "The namespace skald was there before and stays." in said, said
+    assert difference(before, settled(api)) == ([], [])
+    api.call("DELETE", "/api/v1/namespaces/skald")
+    api.until("the end of the namespace", lambda: not api.get("/api/v1/namespaces/skald"), 60)
