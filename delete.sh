@@ -56,7 +56,7 @@ check() {
 
 # Sets shop, to be removed; others, the namespaces of other shops; doomed, the components to be removed, last one first.
 choose() {
-  shop=false others='' doomed=''
+  shop=false others='' doomed='' ours=$(own_namespaces)
   for found in $(shop_namespaces); do
     if [ "$found" = "$namespace" ]; then shop=true; else others="$others $found"; fi
   done
@@ -76,23 +76,26 @@ choose() {
   done
 }
 
-# Custom resources of component c_* that are neither the shop's, nor a component's, nor made by install.sh: kind/name in
-# namespace, at most three.
-foreign_resources() {
-  ours=" $namespace "
-  own=$c_namespace
-  for other in $components; do
-    component "$other"
-    if is_ours "$c_namespace" "$other"; then ours="$ours$c_namespace "; fi
+# The namespaces whose objects are the shop's or a component's.
+own_namespaces() {
+  printf ' %s ' "$namespace"
+  for own in $components; do
+    component "$own"
+    if is_ours "$c_namespace" "$own"; then printf '%s ' "$c_namespace"; fi
   done
-  component "$name"
-  [ "$own" = "$c_namespace" ] || return 1
+}
+
+# Custom resources of component c_* that live elsewhere and were not made by install.sh: kind/name in namespace, at most
+# three.
+foreign_resources() {
   # shellcheck disable=SC2086 # one word a group, a definition
   for definition in $(definitions $c_groups); do
-    kube get "$definition" --all-namespaces -l "app.kubernetes.io/managed-by!=skald-install" -o 'go-template={{range .items -}}
+    kube get "$definition" --all-namespaces -l "app.kubernetes.io/managed-by!=skald-install" \
+      -o 'go-template={{range .items -}}
 {{.kind}}/{{.metadata.name}} {{or .metadata.namespace "-"}}
 {{end}}'
-  done | awk -v ours="$ours" '!index(ours, " " $2 " ") && count++ < 3 { printf "%s%s in %s", comma, $1, $2; comma = ", " }'
+  done | awk -v ours="$ours" '
+    !index(ours, " " $2 " ") && count++ < 3 { printf "%s%s in %s", comma, $1, $2; comma = ", " }'
 }
 
 announce() {
@@ -123,7 +126,8 @@ confirm() {
 
 uninstall() {
   if exists -n "$2" secret -l "owner=helm,name=$1"; then
-    quietly helm_here uninstall "$1" --namespace "$2" --timeout "${timeout}s" || die $E_FAILED "Helm could not remove $1."
+    quietly helm_here uninstall "$1" --namespace "$2" --timeout "${timeout}s" ||
+      die $E_FAILED "Helm could not remove $1."
   fi
 }
 
@@ -136,7 +140,7 @@ resources_gone() {
   for definition in $(definitions postgresql.cnpg.io kafka.strimzi.io); do gone -n "$1" "$definition" || return 1; done
 }
 
-# Topics first, as long as their operator is there to let them go. Whatever has volumes follows before its operator goes.
+# Topics first, as long as their operator is there to let them go. What has volumes follows before its operator goes.
 remove_shop() {
   step "The shop in the namespace $namespace"
   for definition in kafkatopics.kafka.strimzi.io kafkaconnectors.kafka.strimzi.io kafkausers.kafka.strimzi.io; do

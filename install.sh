@@ -13,8 +13,8 @@ sh ./install.sh [OPTION…] installs the shop into the cluster of kubectl's curr
   --profile minikube|cloud    sizes and replicas; without it, minikube on a Minikube node and cloud elsewhere
   --events debezium|relay|wal who brings Billing's events to Notification: Debezium over Kafka (the default), the
                               shop's own relay over Kafka, or Notification itself from the write-ahead log, no Kafka
-  --image NAME                the shop's image, such as cr.yandex/ID/skald:1.0 or NAME@sha256:…; without it, on Minikube,
-                              it is built inside the cluster from this folder
+  --image NAME                the shop's image, such as cr.yandex/ID/skald:1.0 or NAME@sha256:…; without it,
+                              on Minikube, it is built inside the cluster from this folder
   --namespace NAME            where the shop goes (skald)
   --without-monitoring        no Prometheus, no Grafana
   --without-logging           no OpenSearch, no Fluent Bit
@@ -94,24 +94,24 @@ choose_profile() {
 check_image() {
   if [ -n "$image" ]; then return; fi
   if [ "$profile" = cloud ]; then
-    die $E_USAGE "A cluster that is not Minikube needs an image that its nodes can pull: build deploy/image/Dockerfile," \
-      "push it to a registry and give its name with --image. docs/deploy.md has the commands."
+    die $E_USAGE "A cluster that is not Minikube needs an image that its nodes can pull: build" \
+      "deploy/image/Dockerfile, push it to a registry and give its name with --image. docs/deploy.md has the commands."
   fi
   check_tools minikube
   check_minikube_version
   minikube_profile=$(minikube profile 2>/dev/null || :)
   if [ "$minikube_profile" != "$context" ]; then
-    die $E_CLUSTER "kubectl's context is $context, but Minikube's profile is ${minikube_profile:-none}: the image would be" \
-      "built in another cluster than the shop runs in. Choose one (kubectl config use-context NAME, minikube profile" \
-      "NAME), or give a ready image with --image."
+    die $E_CLUSTER "kubectl's context is $context, but Minikube's profile is ${minikube_profile:-none}: the image" \
+      "would be built in another cluster than the shop runs in. Choose one (kubectl config use-context NAME, minikube" \
+      "profile NAME), or give a ready image with --image."
   fi
 }
 
 wanted_memory() {
   total=1100
   if [ "$events" != wal ]; then total=$((total + 1100)); fi
-  if [ "$events" = debezium ]; then total=$((total + 500)); fi
-  if $monitoring; then total=$((total + 600)); fi
+  if [ "$events" = debezium ]; then total=$((total + 400)); fi
+  if $monitoring; then total=$((total + 700)); fi
   if $logging; then total=$((total + 1200)); fi
   echo "$total"
 }
@@ -154,7 +154,8 @@ choose_components() {
     monitoring) $monitoring || continue ;;
     logging) $logging || continue ;;
     esac
-    if ! is_ours "$c_namespace" "$name" && [ -n "$c_definition" ] && exists customresourcedefinition "$c_definition"; then
+    if [ -n "$c_definition" ] && ! is_ours "$c_namespace" "$name" &&
+      exists customresourcedefinition "$c_definition"; then
       check_served "${c_definition#*.}/v1"
       say "$c_title is there already and stays as it is."
       continue
@@ -167,8 +168,8 @@ choose_components() {
 check_gateway_version() {
   gateway_class=skald
   at_least "$server_version" "$oldest_kubernetes_for_gateway" ||
-    die $E_VERSION "Envoy Gateway needs Kubernetes $oldest_kubernetes_for_gateway, this is ${server_version#v}. Upgrade" \
-      "the cluster, or install another implementation of the Gateway API first; it will be used."
+    die $E_VERSION "Envoy Gateway needs Kubernetes $oldest_kubernetes_for_gateway, this is ${server_version#v}." \
+      "Upgrade the cluster, or install another implementation of the Gateway API first; it will be used."
 }
 
 check() {
@@ -233,7 +234,10 @@ apply_definitions() {
     return
   fi
   # shellcheck disable=SC2086
-  helm show crds $chart_is >"$scratch/crds" 2>"$scratch/output" || chart_failed
+  if ! helm show crds $chart_is >"$scratch/crds" 2>"$scratch/output"; then
+    cat "$scratch/output" >&2
+    chart_failed
+  fi
   # The document that a line belongs to is known at its end, by its group.
   awk -v groups=" $1 " '
     function flush() { if (index(groups, " " group " ")) printf "---\n%s", text; text = group = "" }
@@ -247,22 +251,22 @@ apply_definitions() {
   fi
 }
 
+# Helm's own words have been printed; what they may mean.
 chart_failed() {
-  cat "$scratch/output" >&2
   case $(cat "$scratch/output") in
   *'no such host'* | *'dial tcp'* | *timeout* | *'TLS handshake'*)
-    die $E_FAILED "The chart $chart could not be had from the internet. Is the network up? Without one, put the charts" \
-      "into a folder and give it with --charts."
+    die $E_FAILED "The chart $chart could not be had from the internet. Is the network up? Without one, put" \
+      "the charts into a folder and give it with --charts."
     ;;
   esac
   die $E_FAILED "Helm failed; its reason stands above. When that is mended, run this again: it goes on from here."
 }
 
-# A run that was killed leaves a revision that is pending for ever, and helm refuses to go on. Its record is dropped; the
-# objects stay and are taken over by the next revision.
+# A run that was killed leaves a revision that is pending for ever, and helm refuses to go on. Its record is dropped;
+# the objects stay and are taken over by the next revision.
 drop_pending() {
-  pending=$(kube -n "$2" get secrets -l "owner=helm,name=$1,status in (pending-install,pending-upgrade,pending-rollback)" \
-    -o name)
+  pending=$(kube -n "$2" get secrets -o name \
+    -l "owner=helm,name=$1,status in (pending-install,pending-upgrade,pending-rollback)")
   if [ -n "$pending" ]; then
     say "An earlier run was stopped in the middle of $1; going on from there."
     # shellcheck disable=SC2086 # one word a secret
@@ -373,8 +377,8 @@ wait_component() {
 }
 
 # --- The shop
-# Writes the values that the options and the cluster decide; the rest is the chart's own and the profile's. Where a part is
-# somebody else's, nobody knows which pods it speaks from, so the shop's network policies let in every namespace.
+# Writes the values that the options and the cluster decide; the rest is the chart's own and the profile's. Where a part
+# is somebody else's, nobody knows which pods it speaks from, so the shop's network policies let in every namespace.
 shop_values() {
   cat <<END
 image:
@@ -435,7 +439,8 @@ wait_shop() {
     await "Kafka is ready" "$namespace" resources_ready "$namespace" kafkas.kafka.strimzi.io Ready
   fi
   await "every service is up" "$namespace" workloads_ready "$namespace"
-  await "the gateway has an address" "$namespace" resources_ready "$namespace" gateways.gateway.networking.k8s.io Programmed
+  await "the gateway has an address" "$namespace" \
+    resources_ready "$namespace" gateways.gateway.networking.k8s.io Programmed
 }
 
 # The pages of Grafana and of the logs, through the shop's gateway. NAME NAMESPACE SERVICE PORT
@@ -492,8 +497,8 @@ finish() {
   say "Make the names resolve on this machine:"
   say "  echo '${address:-ADDRESS} $names' | sudo tee -a /etc/hosts"
   if [ "$profile" = minikube ]; then
-    say "  (Where this machine cannot reach Minikube's own, as with Docker on a Mac or on Windows: take 127.0.0.1 and the"
-    say "  port-forward of docs/deploy.md.)"
+    say "  (Where this machine cannot reach Minikube's own, as with Docker on a Mac or on Windows: take 127.0.0.1 and"
+    say "  the port-forward of docs/deploy.md.)"
   fi
   say "Passwords, each in a Secret:"
   if brings monitoring; then password_of Grafana skald-monitoring grafana-admin; fi

@@ -141,8 +141,8 @@ check_room() {
   has_memory=$(allocatable_memory)
   if [ "$has_memory" -lt "$1" ]; then
     die "$E_UNFIT" "The cluster's nodes have $has_memory MiB of memory for pods, and this needs about $1 MiB." \
-      "On Minikube: minikube delete, then minikube start --memory=6g. Or leave parts out: --without-logging saves 1200" \
-      "MiB, --without-monitoring 600, --events relay or wal the memory of Debezium, wal that of Kafka too."
+      "On Minikube: minikube delete, then minikube start --memory=6g. Or leave parts out: --without-logging saves" \
+      "1200 MiB, --without-monitoring 700, --events relay or wal the memory of Debezium, wal that of Kafka too."
   fi
 }
 

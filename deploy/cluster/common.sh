@@ -1,6 +1,6 @@
 #!/bin/sh
-# What install.sh and delete.sh share: how they speak, how they reach the cluster, what they remember in it, how they wait
-# and what they say when something fails. Read with `.`; it does nothing by itself.
+# What install.sh and delete.sh share: how they speak, how they reach the cluster, what they remember in it, how they
+# wait and what they say when something fails. Read with `.`; it does nothing by itself.
 
 # Exit statuses, the same in both scripts.
 # shellcheck disable=SC2034 # E_… are used by the scripts that read this file
@@ -38,7 +38,7 @@ needs_value() {
 
 check_namespace() {
   case $1 in
-  *[!a-z0-9-]* | -* | *- | '') die $E_USAGE "'$1' cannot be a namespace: small letters, digits and inner dashes only." ;;
+  *[!a-z0-9-]* | -* | *- | '') die $E_USAGE "'$1' cannot be a namespace: small letters, digits, inner dashes." ;;
   default | kube-*) die $E_USAGE "The shop gets a namespace of its own, not $1. For example: --namespace skald" ;;
   esac
 }
@@ -235,7 +235,8 @@ unready_resources() {
 }
 
 unready() {
-  unready_workloads "$1" | awk '{ line = line (NR > 1 ? ", " : "") $0 } END { print line ? line " ready" : "nearly there" }'
+  unready_workloads "$1" |
+    awk '{ line = line (NR > 1 ? ", " : "") $0 } END { print line ? line " ready" : "nearly there" }'
 }
 
 # The first one must exist: a namespace without any controller is not ready but not begun.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What install.sh puts into a cluster, pinned: the one place to change a version. Plain shell assignments, read with `.`.
+# What install.sh puts into a cluster, pinned: the one place to change a version. Plain assignments, read with `.`.
 # Kafka's and Debezium's own versions stand in the chart's values, as the shop's release brings them.
 # shellcheck disable=SC2034 # read by install.sh and delete.sh
 

@@ -27,7 +27,8 @@ def test_all_missing_tools_are_told_at_once(machine):
 
 @pytest.mark.parametrize("script", ["install.sh", "delete.sh"])
 @pytest.mark.parametrize("tool, question, version, need", [
-    ("kubectl", "kubectl version --client", "Client Version: v1.29.9", "1.30"), ("helm", "helm version *", "v3.13.2", "3.14")])
+    ("kubectl", "kubectl version --client", "Client Version: v1.29.9", "1.30"),
+    ("helm", "helm version *", "v3.13.2", "3.14")])
 def test_old_tool(machine, script, tool, question, version, need):
     machine.answer(question, version)
     refused(machine.run(script), VERSION, f"{tool} {version.split('v')[-1]} is too old: {need} or newer is needed.")

@@ -1,4 +1,4 @@
-"""The drill of docs/backup.md: what a restored backup holds, what the audit says of it, and how what is missing comes back."""
+"""The drill of docs/backup.md: what a restored backup holds, what the audit says of it, how what is missing comes back."""
 
 import contextlib
 import pathlib
@@ -99,8 +99,8 @@ def test_base_backup_under_load_is_one_moment_of_all_databases(seven, tmp_path):
     with orders_coming_in(seven) as placed:
         wait_for("some orders", lambda: len(placed) >= 20, 60 * SLOWER)
         before = list(placed)
-        run(program(seven, "pg_basebackup"), "-d", seven.cluster.url("postgres"), "-D", tmp_path / "backup", "-X", "stream",
-            "-c", "fast")
+        run(program(seven, "pg_basebackup"), "-d", seven.cluster.url("postgres"), "-D", tmp_path / "backup",
+            "-X", "stream", "-c", "fast")
     late = place(seven)
     for name, server in seven.servers.items():
         if name != "notification":  # which has ended already
