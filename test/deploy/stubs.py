@@ -1,6 +1,6 @@
 """A machine whose tools answer what a test tells them: a PATH that holds the system's plain tools and stand-ins for
-kubectl, helm and minikube. They know nothing of clusters; they note how they were called and answer by the first pattern
-that fits. So they show what the scripts say and whether they touch anything, not that an installation works."""
+kubectl, helm and minikube. They know nothing of clusters; they note how they were called and answer by the first
+pattern that fits. So they show what the scripts say and whether they touch anything, not that an installation works."""
 
 import dataclasses
 import fnmatch
@@ -10,8 +10,8 @@ import shutil
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PLAIN = ["awk", "cat", "cksum", "cut", "date", "dirname", "find", "grep", "head", "mktemp", "od", "rm", "sed", "sh", "sleep",
-         "sort", "tail", "tr", "uname"]
+PLAIN = ["awk", "cat", "cksum", "cut", "date", "dirname", "find", "grep", "head", "mktemp", "od", "rm", "sed", "sh",
+         "sleep", "sort", "tail", "tr", "uname"]
 TALKERS = ["kubectl", "helm", "minikube"]
 # Words that only read; any other verb is a change.
 READERS = {"kubectl": ["get", "version", "config", "auth", "api-versions", "logs", "wait"],
@@ -51,13 +51,14 @@ def reads(call):
 
 def answer_script(tool, folder, answers):
     """A shell script: notes the call, and goes through its answers as `case` does."""
-    lines = ["#!/bin/sh", f'line="{tool} $*"', f'printf "%s\\n" {shlex.quote(tool)}"$(printf " %s" "$@" | tr "\\n" " ")" '
-             f">>{shlex.quote(str(folder / 'calls'))}"]
+    calls = shlex.quote(str(folder / "calls"))
+    lines = ["#!/bin/sh", f'line="{tool} $*"', f'printf "%s\\n" {tool}"$(printf " %s" "$@" | tr "\\n" " ")" >>{calls}']
     for number, (pattern, text, status) in enumerate(answers):
         (folder / f"{tool}-{number}").write_text(text + "\n" if text else "", encoding="utf-8")
-        glob = "".join(char if char in "*?" else shlex.quote(char) if char.isspace() else "\\" + char for char in pattern)
+        glob = "".join(char if char in "*?" else "\\" + char for char in pattern)
         stream = "" if status == 0 else " >&2"
-        lines.append(f"case $line in {glob}) cat {shlex.quote(str(folder / f'{tool}-{number}'))}{stream}; exit {status} ;; esac")
+        answer = shlex.quote(str(folder / f"{tool}-{number}"))
+        lines.append(f"case $line in {glob}) cat {answer}{stream}; exit {status} ;; esac")
     return "\n".join(lines) + "\nexit 0\n"
 
 
@@ -87,11 +88,11 @@ class Machine:
         (self.folder / "calls").write_text("", encoding="utf-8")
         return tools
 
-    def run(self, script, *options, given=None):
+    def run(self, script, *options):
         tools = self.lay_out()
-        done = subprocess.run([*self.shell, ROOT / script, *options], env={"PATH": str(tools), "HOME": str(self.folder)},
-                              stdin=subprocess.DEVNULL if given is None else None, input=given, text=True, timeout=120,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self.folder, check=False)
+        done = subprocess.run([*self.shell, ROOT / script, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, timeout=120, cwd=self.folder,
+                              env={"PATH": str(tools), "HOME": str(self.folder)})
         calls = (self.folder / "calls").read_text(encoding="utf-8").splitlines()
         return Run(done.returncode, done.stdout, calls)
 

@@ -141,7 +141,8 @@ def test_help_asks_nobody(machine, script):
 
 
 def test_foreign_operator_too_old(machine):
-    machine.answer("kubectl * get customresourcedefinition kafkas.kafka.strimzi.io *", "customresourcedefinition/kafkas")
+    machine.answer("kubectl * get customresourcedefinition kafkas.kafka.strimzi.io *",
+                   "customresourcedefinition/kafkas")
     machine.answer("kubectl * api-versions", "v1\nkafka.strimzi.io/v1beta2")
     refused(machine.run("install.sh"), UNFIT, "a Strimzi of its own, which does not serve kafka.strimzi.io/v1.")
 

@@ -1,4 +1,4 @@
-"""Whole runs over tools that only answer: what is done, in which order, what a dry run leaves alone, what a failure says."""
+"""Whole runs over tools that only answer: what is done, in which order, what is left alone, what a failure says."""
 
 import pytest
 import stubs
@@ -69,7 +69,8 @@ def test_records_come_before_what_they_tell_of(machine):
 
 def test_stopped_run_is_resumed(machine):
     ready(machine)
-    machine.answer("kubectl * -n strimzi-system get secrets -l owner=helm,name=strimzi,*", "secret/sh.helm.release.v1.strimzi.v1")
+    machine.answer("kubectl * -n strimzi-system get secrets *owner=helm,name=strimzi,*",
+                   "secret/sh.helm.release.v1.strimzi.v1")
     run = machine.run("install.sh", "--image", "skald:1")
     assert run.status == 0, run.said
     assert "An earlier run was stopped in the middle of strimzi; going on from there." in run.said
@@ -80,7 +81,8 @@ def test_stopped_run_is_resumed(machine):
 
 def test_operator_of_others_stays(machine):
     ready(machine)
-    machine.answer("kubectl * get customresourcedefinition clusters.postgresql.cnpg.io *", "customresourcedefinition/clusters")
+    machine.answer("kubectl * get customresourcedefinition clusters.postgresql.cnpg.io *",
+                   "customresourcedefinition/clusters")
     machine.answer("kubectl * api-versions", "postgresql.cnpg.io/v1")
     run = machine.run("install.sh", "--image", "skald:1")
     assert run.status == 0, run.said
@@ -108,7 +110,8 @@ def test_failed_wait_tells_the_cause_and_the_last_lines(machine, why, cause):
     machine.answer("kubectl * get deployments,statefulsets,daemonsets -o name", "deployment.apps/one")
     machine.answer("kubectl * -n cnpg-system get deployments,statefulsets,daemonsets -o go-template*", "cnpg 1 1 1 0 1")
     machine.answer("kubectl * -n cnpg-system get pods *", f"cnpg-7f|{why}")
-    machine.answer("kubectl * -n cnpg-system logs cnpg-7f --all-containers --prefix *", "[pod/cnpg] FATAL: no certificate")
+    machine.answer("kubectl * -n cnpg-system logs cnpg-7f --all-containers --prefix *",
+                   "[pod/cnpg] FATAL: no certificate")
     run = machine.run("install.sh", "--image", "skald:1", "--timeout", "0")
     assert run.status == 1
     assert "Waited 0 s in vain until CloudNativePG is up." in run.said
@@ -173,7 +176,8 @@ def test_delete_leaves_what_another_shop_uses(machine):
 def test_delete_leaves_what_others_use(machine):
     installed(machine, ("cnpg-system", "cnpg"), ("skald", "shop"))
     machine.answer("kubectl * get customresourcedefinitions *postgresql.cnpg.io*", "clusters.postgresql.cnpg.io ")
-    machine.answer("kubectl * get clusters.postgresql.cnpg.io --all-namespaces *", "Cluster/books accounting\nCluster/skald skald")
+    machine.answer("kubectl * get clusters.postgresql.cnpg.io --all-namespaces *",
+                   "Cluster/books accounting\nCluster/skald skald")
     run = machine.run("delete.sh", "--yes")
     assert run.status == 0, run.said
     assert "CloudNativePG stays, with its definitions: others use it (Cluster/books in accounting)." in run.said

@@ -1,13 +1,10 @@
-"""A real kube-apiserver over a real etcd, and doubles of everything that would work behind them. There is no node, no
-kubelet and no controller manager here: the double reports as done whatever a controller or an operator would bring up,
-and empties namespaces that are being deleted. So these tests show what install.sh and delete.sh ask of the API and leave
+"""A real API server (test/chart/apiserver: etcd, kube-apiserver, the controllers of namespaces and of garbage) and a
+double of everything else that would work behind it. There is no node and no operator: the double reports as done
+whatever they would bring up. So these tests show what install.sh and delete.sh ask of the API and what they leave
 behind, not that a pod runs."""
 
-import contextlib
 import json
-import os
 import pathlib
-import socket
 import ssl
 import subprocess
 import threading
@@ -16,81 +13,55 @@ import urllib.error
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-BIN = pathlib.Path(os.environ.get("KUBE_BIN", ROOT / ".cache/kube"))
-PROGRAMS = ("etcd", "kube-apiserver", "kubectl", "helm")
-TOKEN = "test-administrator"
+SERVER = ROOT / "test/chart/apiserver"
 READY = {"postgresql.cnpg.io": "Ready", "kafka.strimzi.io": "Ready", "gateway.networking.k8s.io": "Programmed"}
+KINDS = {"apps": ("Deployment", "StatefulSet", "DaemonSet"), "postgresql.cnpg.io": ("Cluster",),
+         "kafka.strimzi.io": ("Kafka",), "gateway.networking.k8s.io": ("Gateway",)}
+# What comes and goes by itself.
+RESTLESS = {"events", "componentstatuses", "leases"}
 PAUSE = 0.2
 
 
-def missing_programs():
-    return [name for name in PROGRAMS if not (BIN / name).exists()]
+def run(*command):
+    done = subprocess.run([str(part) for part in command], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def lay_out_tools(folder, helm):
+    """kubectl and one of the two Helms, under the names that the scripts call."""
+    folder.mkdir()
+    for name, program in {"kubectl": "kubectl", "helm": helm}.items():
+        (folder / name).symlink_to(run(SERVER, "tool", program))
+    return folder
 
 
 class Api:
     def __init__(self, folder):
-        self.folder, self.port, self.processes = folder, free_port(), []
-        self.context = ssl._create_unverified_context()
-        self.url = f"https://127.0.0.1:{self.port}"
-
-    # ---- the processes ----
-
-    def spawn(self, name, *options):
-        with open(self.folder / f"{name}.log", "wb") as log:
-            self.processes.append(subprocess.Popen([BIN / name, *options], stdout=log, stderr=log, cwd=self.folder))
+        self.folder = folder
 
     def start(self):
-        etcd, peer = free_port(), free_port()
-        self.spawn("etcd", "--data-dir", "etcd", "--listen-client-urls", f"http://127.0.0.1:{etcd}", "--advertise-client-urls",
-                   f"http://127.0.0.1:{etcd}", "--listen-peer-urls", f"http://127.0.0.1:{peer}",
-                   "--initial-advertise-peer-urls", f"http://127.0.0.1:{peer}", "--initial-cluster",
-                   f"default=http://127.0.0.1:{peer}", "--unsafe-no-fsync")
-        subprocess.run(["openssl", "genrsa", "-out", "accounts.key", "2048"], cwd=self.folder, check=True, capture_output=True)
-        (self.folder / "tokens").write_text(f'{TOKEN},administrator,1,"system:masters"\nguest,guest,2\n', encoding="utf-8")
-        self.spawn("kube-apiserver", f"--etcd-servers=http://127.0.0.1:{etcd}", f"--secure-port={self.port}",
-                   "--bind-address=127.0.0.1", "--cert-dir=certificates", "--token-auth-file=tokens",
-                   "--service-account-issuer=https://skald.test", "--service-account-key-file=accounts.key",
-                   "--service-account-signing-key-file=accounts.key", "--service-cluster-ip-range=10.0.0.0/16",
-                   "--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount")
-        self.until("the API server", lambda: self.call("GET", "/readyz", raw=True) == "ok", 240)
-        self.until("kube-system", lambda: self.get("/api/v1/namespaces/kube-system"), 60)
-        self.until("default", lambda: self.get("/api/v1/namespaces/default"), 60)
+        self.config = json.loads(pathlib.Path(run(SERVER, "start", self.folder)).read_text(encoding="utf-8"))
+        cluster = self.config["clusters"][0]["cluster"]
+        self.url = cluster["server"]
+        self.context = ssl.create_default_context(cafile=cluster["certificate-authority"])
 
     def stop(self):
-        for process in reversed(self.processes):
-            process.terminate()
-        for process in self.processes:
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        run(SERVER, "stop", self.folder)
 
-    def until(self, what, condition, seconds):
+    @staticmethod
+    def until(what, condition, seconds=60):
         deadline = time.monotonic() + seconds
-        while True:
-            with contextlib.suppress(OSError):
-                if condition():
-                    return
-            for process in self.processes:
-                assert process.poll() is None, f"{process.args[0]} ended: see {self.folder}"
+        while not condition():
             assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
             time.sleep(PAUSE)
 
-    # ---- the API ----
-
-    def call(self, verb, path, body=None, raw=False, form="application/json"):
-        request = urllib.request.Request(self.url + path, method=verb, data=None if body is None else json.dumps(body).encode(),
-                                         headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": form})
+    def call(self, verb, path, body=None, form="application/json"):
+        headers = {"Authorization": f"Bearer {self.config['users'][0]['user']['token']}", "Content-Type": form}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, method=verb, data=data, headers=headers)
         with urllib.request.urlopen(request, context=self.context, timeout=30) as answer:
-            text = answer.read().decode()
-        return text if raw else json.loads(text)
+            return json.load(answer)
 
     def get(self, path):
         """None: there is no such thing."""
@@ -101,46 +72,48 @@ class Api:
                 return None
             raise
 
+    def items(self, path):
+        return (self.get(path) or {"items": []})["items"]
+
     def create(self, path, body):
         return self.call("POST", path, body)
 
     def merge(self, path, body):
         return self.call("PATCH", path, body, form="application/merge-patch+json")
 
+    def remove(self, path):
+        """And waits until it has gone."""
+        self.call("DELETE", path)
+        self.until(f"the end of {path}", lambda: self.get(path) is None)
+
     def resources(self):
         """(path, resource) of every kind that can be listed, one version of each group."""
-        groups = [("/api/v1", self.get("/api/v1"))]
-        for group in self.call("GET", "/apis")["groups"]:
-            path = "/apis/" + group["preferredVersion"]["groupVersion"]
-            groups.append((path, self.get(path)))
-        for path, listed in groups:
-            for resource in (listed or {"resources": []})["resources"]:
+        paths = ["/api/v1"] + ["/apis/" + group["preferredVersion"]["groupVersion"]
+                               for group in self.call("GET", "/apis")["groups"]]
+        for path in paths:
+            for resource in (self.get(path) or {"resources": []})["resources"]:
                 if "list" in resource["verbs"] and "/" not in resource["name"]:
                     yield path, resource
 
     def objects(self):
-        """Every object there is, as (kind, namespace, name, uid); events come and go by themselves."""
-        found = set()
-        for path, resource in self.resources():
-            if resource["name"] in ("events", "componentstatuses"):
-                continue
-            for item in (self.get(f"{path}/{resource['name']}") or {"items": []})["items"]:
-                meta = item["metadata"]
-                found.add((resource["name"], meta.get("namespace", ""), meta["name"], meta.get("uid", "")))
-        return found
+        """Every object there is, as (kind, namespace, name, uid)."""
+        return {(resource["name"], item["metadata"].get("namespace", ""), item["metadata"]["name"],
+                 item["metadata"].get("uid", ""))
+                for path, resource in self.resources() if resource["name"] not in RESTLESS
+                for item in self.items(f"{path}/{resource['name']}")}
 
-    def kubeconfig(self, name="minikube", token=TOKEN):
-        path = self.folder / f"kubeconfig-{token}"
-        path.write_text(json.dumps({
-            "apiVersion": "v1", "kind": "Config", "current-context": name,
-            "clusters": [{"name": name, "cluster": {"server": self.url, "insecure-skip-tls-verify": True}}],
-            "users": [{"name": name, "user": {"token": token}}],
-            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}]}), encoding="utf-8")
+    def kubeconfig(self, user=""):
+        """The administrator's, or that of a user in whose name the administrator asks."""
+        config = json.loads(json.dumps(self.config))
+        if user:
+            config["users"][0]["user"]["as"] = user
+        path = self.folder / f"kubeconfig{user and '-' + user}"
+        path.write_text(json.dumps(config), encoding="utf-8")
         return path
 
 
 class Double:
-    """In the place of controllers, operators and nodes: says that all is well, and lets namespaces go."""
+    """In the place of operators and nodes: says that all is well."""
 
     def __init__(self, api):
         self.api, self.ended, self.failure = api, threading.Event(), None
@@ -158,44 +131,40 @@ class Double:
     def work(self):
         while not self.ended.wait(PAUSE):
             try:
-                self.once()
+                self.look_around()
             except urllib.error.HTTPError as error:
                 if error.code not in (404, 409):  # changed or gone meanwhile
                     self.failure = f"{error.url}: {error.read().decode()}"
                     return
 
-    def once(self):
+    def look_around(self):
         for path, resource in list(self.api.resources()):
-            if path == "/apis/apps/v1" or resource["kind"] in ("Cluster", "Kafka", "Gateway"):
-                for item in (self.api.get(f"{path}/{resource['name']}") or {"items": []})["items"]:
-                    self.bring_up(path, resource, item)
-        for namespace in self.api.call("GET", "/api/v1/namespaces")["items"]:
-            if "deletionTimestamp" in namespace["metadata"]:
-                self.empty(namespace)
+            group = path.split("/")[2]  # "v1" for the core
+            if resource["kind"] in KINDS.get(group, ()):
+                for item in self.api.items(f"{path}/{resource['name']}"):
+                    self.bring_up(path, group, resource, item)
 
-    def bring_up(self, path, resource, item):
-        meta, spec = item["metadata"], item.get("spec", {})
-        copies = spec.get("replicas", 1)
-        status = {
-            "Deployment": {"replicas": copies, "updatedReplicas": copies, "readyReplicas": copies, "availableReplicas": copies},
-            "StatefulSet": {"replicas": copies, "updatedReplicas": copies, "readyReplicas": copies},
-            "DaemonSet": {"desiredNumberScheduled": 1, "currentNumberScheduled": 1, "numberReady": 1, "numberMisscheduled": 0,
-                          "updatedNumberScheduled": 1}}.get(resource["kind"])
-        group = path.split("/")[2]
-        if group in READY:
-            status = {"conditions": [{"type": READY[group], "status": "True", "reason": "Double", "message": "",
-                                      "lastTransitionTime": "2026-01-01T00:00:00Z"}]}
-            if resource["kind"] == "Gateway":
-                status["addresses"] = [{"type": "IPAddress", "value": "192.168.49.2"}]
-        if status is None or item.get("status", {}).get("observedGeneration") == meta["generation"]:
+    def bring_up(self, path, group, resource, item):
+        meta, kind = item["metadata"], resource["kind"]
+        if item.get("status", {}).get("observedGeneration") == meta["generation"]:
             return
+        status = condition(group, kind) if group in READY else controller(kind, item["spec"])
         status["observedGeneration"] = meta["generation"]
-        self.api.merge(f"{path}/namespaces/{meta['namespace']}/{resource['name']}/{meta['name']}/status", {"status": status})
+        place = f"{path}/namespaces/{meta['namespace']}/{resource['name']}/{meta['name']}/status"
+        self.api.merge(place, {"status": status})
 
-    def empty(self, namespace):
-        name = namespace["metadata"]["name"]
-        for path, resource in list(self.api.resources()):
-            if resource["namespaced"] and "deletecollection" in resource["verbs"]:
-                self.api.call("DELETE", f"{path}/namespaces/{name}/{resource['name']}")
-        namespace["spec"]["finalizers"] = []
-        self.api.call("PUT", f"/api/v1/namespaces/{name}/finalize", namespace)
+
+def condition(group, kind):
+    status = {"conditions": [{"type": READY[group], "status": "True", "reason": "Double", "message": "",
+                              "lastTransitionTime": "2026-01-01T00:00:00Z"}]}
+    if kind == "Gateway":
+        status["addresses"] = [{"type": "IPAddress", "value": "192.168.49.2"}]
+    return status
+
+
+def controller(kind, spec):
+    """The status of a controller with all its pods."""
+    if kind == "DaemonSet":
+        names = ("desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled")
+        return dict.fromkeys(names, 1) | {"numberMisscheduled": 0}
+    return dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), spec.get("replicas", 1))

@@ -1,5 +1,5 @@
-"""Stand-ins for the charts of others, which come from the internet: the same names, versions, custom resources and ways to
-bring their definitions, and one controller each. The definitions take any content."""
+"""Stand-ins for the charts of others, which come from the internet: the same names, versions, custom resources and ways
+to bring their definitions, and one controller each. The definitions take any content."""
 
 import io
 import json
@@ -32,6 +32,7 @@ CHARTS = {
     "fluent-bit": ("fluentbit", [], ["DaemonSet"]),
 }
 VERSIONS = {"gateway.envoyproxy.io": "v1alpha1"}
+ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 IN_TEMPLATES = {"cloudnative-pg"}  # whose chart keeps its definitions when it is uninstalled
 
 
@@ -49,8 +50,8 @@ def definition(name, kind, namespaced, keep):
     return {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": meta, "spec": {
         "group": group, "scope": "Namespaced" if namespaced else "Cluster",
         "names": {"plural": plural, "singular": kind.lower(), "kind": kind, "listKind": f"{kind}List"},
-        "versions": [{"name": VERSIONS.get(group, "v1"), "served": True, "storage": True, "subresources": {"status": {}},
-                      "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}}]}}
+        "versions": [{"name": VERSIONS.get(group, "v1"), "served": True, "storage": True,
+                      "subresources": {"status": {}}, "schema": {"openAPIV3Schema": ANYTHING}}]}}
 
 
 def controller(kind):
@@ -73,7 +74,8 @@ def block(value, indent=""):
         if isinstance(inner, dict) and inner:
             lines.append(f"{indent}{key}:\n{block(inner, indent + '  ')}")
         else:
-            lines.append(f"{indent}{key}: {inner if isinstance(inner, str) and inner[0].isalpha() else json.dumps(inner)}\n")
+            plain = isinstance(inner, str) and inner[0].isalpha()
+            lines.append(f"{indent}{key}: {inner if plain else json.dumps(inner)}\n")
     return "".join(lines)
 
 

@@ -1,7 +1,6 @@
 """install.sh and delete.sh against a real API server: twice in a row, stopped and resumed, and what is left behind."""
 
 import os
-import pathlib
 import subprocess
 
 import pytest
@@ -9,15 +8,11 @@ import pytest
 import api as cluster
 import charts
 
-GUEST = "guest"
 FOREIGN = "/apis/postgresql.cnpg.io/v1/namespaces/accounting/clusters"
 
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory):
-    missing = cluster.missing_programs()
-    if missing:
-        pytest.skip(f"{cluster.BIN} has no {', '.join(missing)}")
     one = cluster.Api(tmp_path_factory.mktemp("api"))
     try:
         one.start()
@@ -37,27 +32,42 @@ def archives(tmp_path_factory):
     return charts.write_all(tmp_path_factory.mktemp("charts") / "archives")
 
 
-def script(api, name, *options, token=cluster.TOKEN):
-    home = pathlib.Path(api.folder)
-    env = {"PATH": f"{cluster.BIN}:{os.environ['PATH']}", "HOME": str(home), "KUBECONFIG": str(api.kubeconfig(token=token))}
-    done = subprocess.run(["sh", cluster.ROOT / name, *options], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=900, check=False)
-    return done.returncode, done.stdout
+@pytest.fixture(params=["helm3", "helm4"])
+def tools(request, tmp_path):
+    return cluster.lay_out_tools(tmp_path / "tools", request.param)
 
 
 @pytest.fixture
-def install(api, archives):
-    def run(*options):
-        return script(api, "install.sh", "--charts", str(archives), "--image", "skald:test", "--timeout", "120", *options)
+def script(api, tools):
+    def run(name, *options, user=""):
+        env = {"PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(tools), "KUBECONFIG": str(api.kubeconfig(user))}
+        done = subprocess.run(["sh", cluster.ROOT / name, *options], env=env, stdin=subprocess.DEVNULL, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900)
+        return done.returncode, done.stdout
     return run
 
 
 @pytest.fixture
-def untouched(api):
+def install(script, archives):
+    def run(*options):
+        return script("install.sh", "--charts", str(archives), "--image", "skald:test", "--timeout", "120", *options)
+    return run
+
+
+@pytest.fixture
+def helm(api, tools):
+    def run(*arguments):
+        env = os.environ | {"KUBECONFIG": str(api.kubeconfig()), "HOME": str(tools)}
+        subprocess.run([tools / "helm", *arguments], env=env, check=True, capture_output=True)
+    return run
+
+
+@pytest.fixture
+def untouched(api, script):
     """What was there before is there behind the test, and nothing else."""
     before = settled(api)
     yield before
-    status, said = script(api, "delete.sh", "--yes")
+    status, said = script("delete.sh", "--yes")
     assert status == 0, said
     assert difference(before, settled(api)) == ([], [])
 
@@ -75,11 +85,11 @@ def difference(before, after):
 
 
 def names(api, path):
-    return sorted(item["metadata"]["name"] for item in (api.get(path) or {"items": []})["items"])
+    return sorted(item["metadata"]["name"] for item in api.items(path))
 
 
 def releases(api, namespace):
-    return sorted({item["metadata"]["labels"]["name"] for item in api.get(f"/api/v1/namespaces/{namespace}/secrets")["items"]
+    return sorted({item["metadata"]["labels"]["name"] for item in api.items(f"/api/v1/namespaces/{namespace}/secrets")
                    if item["type"] == "helm.sh/release.v1"})
 
 
@@ -90,9 +100,9 @@ def test_dry_run_touches_nothing(api, install):
     assert difference(before, settled(api)) == ([], [])
 
 
-def test_guest_lacks_permissions(api):
+def test_guest_lacks_permissions(api, script):
     before = settled(api)
-    status, said = script(api, "install.sh", "--image", "skald:test", token=GUEST)
+    status, said = script("install.sh", "--image", "skald:test", user="guest")
     assert status == 6 and "may not create namespaces in the whole cluster" in said, said
     assert difference(before, settled(api)) == ([], [])
 
@@ -125,46 +135,43 @@ def test_stopped_run_goes_on(api, install, untouched):
     assert names(api, "/apis/kafka.strimzi.io/v1/namespaces/skald/kafkas") != []
 
 
-def test_operator_of_others_stays(api, install, archives, untouched):
-    env = {**os.environ, "KUBECONFIG": str(api.kubeconfig()), "HOME": str(api.folder)}
+def test_operator_of_others_stays(api, install, script, helm, archives, untouched):
     [archive] = archives.glob("cloudnative-pg-*.tgz")
-    subprocess.run([cluster.BIN / "helm", "install", "postgres", archive, "-n", "databases", "--create-namespace"], env=env,
-                   check=True, capture_output=True)
+    helm("install", "postgres", archive, "-n", "databases", "--create-namespace")
     before = settled(api)
     status, said = install("--without-logging", "--without-monitoring", "--events=wal")
     assert status == 0 and "CloudNativePG is there already and stays as it is." in said, said
-    status, said = script(api, "delete.sh", "--yes")
+    status, said = script("delete.sh", "--yes")
     assert status == 0, said
     assert difference(before, settled(api)) == ([], [])
-    subprocess.run([cluster.BIN / "helm", "uninstall", "postgres", "-n", "databases"], env=env, check=True, capture_output=True)
+    helm("uninstall", "postgres", "-n", "databases")
     for name in ("clusters", "databases", "scheduledbackups"):
-        api.call("DELETE", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}.postgresql.cnpg.io")
-    api.call("DELETE", "/api/v1/namespaces/databases")
-    api.until("the end of the other operator", lambda: not api.get("/api/v1/namespaces/databases"), 60)
+        api.remove(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}.postgresql.cnpg.io")
+    api.remove("/api/v1/namespaces/databases")
 
 
-def test_database_of_others_keeps_the_operator(api, install, untouched):
+def test_database_of_others_keeps_the_operator(api, install, script, untouched):
     status, said = install("--without-logging", "--without-monitoring", "--events=wal")
     assert status == 0, said
     api.create("/api/v1/namespaces", {"metadata": {"name": "accounting"}})
-    api.create(FOREIGN, {"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": {"name": "books"}, "spec": {}})
-    status, said = script(api, "delete.sh", "--yes")
-    assert status == 0 and "CloudNativePG stays, with its definitions: others use it (Cluster/books in accounting)." in said
+    books = {"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": {"name": "books"}, "spec": {}}
+    api.create(FOREIGN, books)
+    status, said = script("delete.sh", "--yes")
+    assert status == 0, said
+    assert "CloudNativePG stays, with its definitions: others use it (Cluster/books in accounting)." in said
     assert names(api, FOREIGN) == ["books"]
     assert releases(api, "cnpg-system") == ["cnpg"]
     assert api.get("/api/v1/namespaces/skald") is None
-    api.call("DELETE", "/api/v1/namespaces/accounting")
-    api.until("the end of accounting", lambda: not api.get("/api/v1/namespaces/accounting"), 60)
+    api.remove("/api/v1/namespaces/accounting")
 
 
-def test_namespace_that_was_there_stays(api, install, untouched):
+def test_namespace_that_was_there_stays(api, install, script, untouched):
     api.create("/api/v1/namespaces", {"metadata": {"name": "skald"}})
     api.create("/api/v1/namespaces/skald/configmaps", {"metadata": {"name": "notes"}, "data": {"of": "somebody"}})
     before = settled(api)
     status, said = install("--without-logging", "--without-monitoring")
     assert status == 0, said
-    status, said = script(api, "delete.sh", "--yes")
+    status, said = script("delete.sh", "--yes")
     assert status == 0 and "The namespace skald was there before and stays." in said, said
     assert difference(before, settled(api)) == ([], [])
-    api.call("DELETE", "/api/v1/namespaces/skald")
-    api.until("the end of the namespace", lambda: not api.get("/api/v1/namespaces/skald"), 60)
+    api.remove("/api/v1/namespaces/skald")
