@@ -1,0 +1,297 @@
+#!/bin/sh
+# What install.sh and delete.sh share: how they speak, how they reach the cluster, what they remember in it, how they
+# wait and what they say when something fails. Read with `.`; it does nothing by itself.
+
+# Exit statuses, the same in both scripts.
+# shellcheck disable=SC2034 # E_… are used by the scripts that read this file
+E_FAILED=1 E_USAGE=2 E_TOOL=3 E_VERSION=4 E_CLUSTER=5 E_PERMISSION=6 E_UNFIT=7 E_DECLINED=8
+
+# The mark on what is made here, and the name of the record in each namespace.
+mark=app.kubernetes.io/managed-by=skald-install
+record=skald-install
+poll_seconds=2
+tell_seconds=10
+
+# Set by the scripts' options and checks.
+script=${0##*/} context='' dry_run=false timeout=600
+
+say() {
+  printf '%s\n' "$*"
+}
+
+step() {
+  printf '\n== %s\n' "$*"
+}
+
+# The status, then a sentence a line.
+die() {
+  die_status=$1
+  shift
+  printf '%s\n' "$@" >&2
+  exit "$die_status"
+}
+
+# A value such as --namespace shop or --namespace=shop.
+needs_value() {
+  if [ $# -lt 2 ] || [ -z "$2" ]; then die $E_USAGE "$1 needs a value. sh ./$script --help tells which."; fi
+}
+
+check_namespace() {
+  case $1 in
+  *[!a-z0-9-]* | -* | *- | '') die $E_USAGE "'$1' cannot be a namespace: small letters, digits, inner dashes." ;;
+  default | kube-*) die $E_USAGE "The shop gets a namespace of its own, not $1. For example: --namespace skald" ;;
+  esac
+}
+
+# The cluster is the one that was current at the start, whatever happens to the context meanwhile.
+kube() {
+  kubectl --context "$context" --request-timeout=60s "$@"
+}
+
+helm_here() {
+  helm --kube-context "$context" "$@"
+}
+
+quoted() {
+  for word in "$@"; do
+    case $word in
+    *[!A-Za-z0-9_./:=,@%+-]* | '') printf " '%s'" "$(printf %s "$word" | sed "s/'/'\\\\''/g")" ;;
+    *) printf ' %s' "$word" ;;
+    esac
+  done
+}
+
+would() {
+  case $1 in
+  kube) shift && set -- kubectl --context "$context" "$@" ;;
+  helm_here) shift && set -- helm --kube-context "$context" "$@" ;;
+  esac
+  printf '+%s\n' "$(quoted "$@")"
+}
+
+# Every change of the cluster goes through one of these three, so that --dry-run can only print.
+change() {
+  if $dry_run; then
+    would "$@"
+  else
+    "$@"
+  fi
+}
+
+# A change whose output matters only when it fails.
+quietly() {
+  if $dry_run; then
+    would "$@"
+    return
+  fi
+  if ! "$@" >"$scratch/output" 2>&1; then
+    cat "$scratch/output" >&2
+    return 1
+  fi
+}
+
+# Applies the manifest on standard input. NAME says what it is.
+apply() {
+  if $dry_run; then
+    would kube apply -f -
+    sed 's/^/    /'
+    return
+  fi
+  cat >"$scratch/manifest"
+  quietly kube apply --server-side --force-conflicts --field-manager=skald-install -f "$scratch/manifest"
+}
+
+make_scratch() {
+  scratch=$(mktemp -d)
+  trap 'rm -rf "$scratch"' EXIT
+  trap 'say "Stopped. Run it again to go on from here." >&2; exit 130' INT TERM HUP
+}
+
+exists() {
+  [ -n "$(kube get "$@" --ignore-not-found -o name)" ]
+}
+
+# --- What stands beside the shop. Sets c_*: the namespace, the releases (release=chart), the groups of its custom
+# resources, and one definition that tells whether it is there.
+components='gateway cnpg strimzi monitoring logging'
+component() {
+  c_name=$1 c_groups='' c_definition=''
+  case $1 in
+  gateway)
+    c_title='Envoy Gateway' c_namespace=envoy-gateway-system c_releases=eg=gateway
+    c_groups='gateway.networking.k8s.io gateway.networking.x-k8s.io gateway.envoyproxy.io'
+    ;;
+  cnpg)
+    c_title=CloudNativePG c_namespace=cnpg-system c_releases=cnpg=cnpg
+    c_groups=postgresql.cnpg.io c_definition=clusters.postgresql.cnpg.io
+    ;;
+  strimzi)
+    c_title=Strimzi c_namespace=strimzi-system c_releases=strimzi=strimzi
+    c_groups='kafka.strimzi.io core.strimzi.io' c_definition=kafkas.kafka.strimzi.io
+    ;;
+  monitoring)
+    c_title='Prometheus and Grafana' c_namespace=skald-monitoring c_releases=monitoring=monitoring
+    c_groups=monitoring.coreos.com c_definition=prometheuses.monitoring.coreos.com
+    ;;
+  logging)
+    c_title='OpenSearch and Fluent Bit' c_namespace=skald-logging
+    c_releases='opensearch=opensearch dashboards=dashboards fluent-bit=fluentbit'
+    ;;
+  esac
+}
+
+# --- The record: a ConfigMap in the namespace of each component, and of each shop, written before anything else of it
+# and removed after everything else. So an interrupted run is known about, and what was there before is not touched.
+recorded() {
+  kube -n "$1" get configmap $record --ignore-not-found -o "go-template={{with .data}}{{.$2}}{{end}}" 2>/dev/null
+}
+
+is_ours() {
+  [ "$(recorded "$1" component)" = "$2" ]
+}
+
+# NAMESPACE COMPONENT GROUPS: the groups are those whose definitions this run brings.
+write_record() {
+  if is_ours "$1" "$2"; then return; fi
+  made=found
+  if ! exists namespace "$1"; then
+    made=made
+    change kube create namespace "$1" >"$scratch/created" || die $E_FAILED "The namespace $1 could not be made."
+    if $dry_run; then cat "$scratch/created"; fi
+  fi
+  apply <<END || die $E_FAILED "The record in the namespace $1 could not be written."
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: $record
+  namespace: $1
+  labels:
+    app.kubernetes.io/managed-by: skald-install
+    skald-install/component: $2
+data:
+  component: "$2"
+  namespace: "$made"
+  groups: "$3"
+END
+}
+
+# The namespaces that hold a shop.
+shop_namespaces() {
+  kube get configmap -A -l "$mark,skald-install/component=shop" \
+    -o 'go-template={{range .items}}{{.metadata.namespace}} {{end}}'
+}
+
+# The names of the definitions in the groups given.
+definitions() {
+  for group in "$@"; do
+    kube get customresourcedefinitions \
+      -o "go-template={{range .items}}{{if eq .spec.group \"$group\"}}{{.metadata.name}} {{end}}{{end}}"
+  done
+}
+
+# --- Waiting
+now() {
+  date +%s
+}
+
+# WHAT NAMESPACE CONDITION…: until the condition holds; says what is missing from time to time, and why it gave up.
+await() {
+  what=$1 where=$2
+  shift 2
+  if $dry_run; then
+    say "+ wait, at most $timeout s, until $what"
+    return
+  fi
+  began=$(now) told=$(now)
+  until "$@"; do
+    if [ $(($(now) - began)) -ge "$timeout" ]; then
+      say "Waited $timeout s in vain until $what." >&2
+      explain "$where" >&2
+      exit $E_FAILED
+    fi
+    if [ $(($(now) - told)) -ge $tell_seconds ]; then
+      say "   waiting until $what: $(unready "$where") ($(($(now) - began)) of $timeout s)"
+      told=$(now)
+    fi
+    sleep $poll_seconds
+  done
+}
+
+# A line for each controller that is not done: name, how many pods it has ready, how many it wants.
+unready_workloads() {
+  kube -n "$1" get deployments,statefulsets,daemonsets -o 'go-template={{range .items -}}
+{{.metadata.name}} {{.metadata.generation}} {{or .status.observedGeneration 0}} {{if eq .kind "DaemonSet" -}}
+{{or .status.desiredNumberScheduled 0}} {{or .status.numberReady 0}} {{or .status.updatedNumberScheduled 0}}
+{{else -}}
+{{or .spec.replicas 0}} {{or .status.readyReplicas 0}} {{or .status.updatedReplicas 0}}
+{{end}}{{end}}' | awk '$3 < $2 || $5 < $4 || $6 < $4 { print $1, $5, "of", $4 }'
+}
+
+# Custom resources whose condition TYPE is not True: NAMESPACE KIND TYPE.
+unready_resources() {
+  kube -n "$1" get "$2" -o "go-template={{range .items}}{{.metadata.name}} {{range .status.conditions -}}
+{{if eq .type \"$3\"}}{{.status}}{{end}}{{end}}
+{{end}}" | awk 'NF && $2 != "True" { print $1 }'
+}
+
+unready() {
+  unready_workloads "$1" |
+    awk '{ line = line (NR > 1 ? ", " : "") $0 } END { print line ? line " ready" : "nearly there" }'
+}
+
+# The first one must exist: a namespace without any controller is not ready but not begun.
+workloads_ready() {
+  [ -n "$(kube -n "$1" get deployments,statefulsets,daemonsets -o name)" ] && [ -z "$(unready_workloads "$1")" ]
+}
+
+# --- Failing
+# A line for each pod that is not ready: name|phase|what its containers wait for or died of|why it has no node
+broken_pods() {
+  # shellcheck disable=SC2016 # $ready is the template's
+  kube -n "$1" get pods -o 'go-template={{range .items}}{{$ready := false}}{{range .status.conditions -}}
+{{if and (eq .type "Ready") (eq .status "True")}}{{$ready = true}}{{end}}{{end -}}
+{{if not (or $ready (eq .status.phase "Succeeded")) -}}
+{{.metadata.name}}|{{.status.phase}}|{{range .status.initContainerStatuses}}{{template "why" .}}{{end -}}
+{{range .status.containerStatuses}}{{template "why" .}}{{end}}|{{range .status.conditions -}}
+{{if and (eq .type "PodScheduled") (eq .status "False")}}{{.message}}{{end}}{{end}}
+{{end}}{{end}}{{define "why"}}{{with .state.waiting}}{{.reason}} {{end}}{{with .state.terminated}}{{.reason}} {{end -}}
+{{with .lastState.terminated}}{{.reason}} {{end}}{{end}}'
+}
+
+cause() {
+  case $1 in
+  *ErrImage* | *ImagePullBackOff* | *InvalidImageName*)
+    echo "its image cannot be pulled. Is the name right, may the nodes read that registry, have they a network?" ;;
+  *OOMKilled*) echo "it was killed because it took more memory than its limit." ;;
+  *CreateContainerConfigError*) echo "a Secret or ConfigMap that it reads does not exist." ;;
+  *CrashLoopBackOff* | *'|Error '* | *'|Failed|'*) echo "its program ends by itself; its last lines say why." ;;
+  *'Insufficient memory'*)
+    echo "no node has the memory free that it asks for. On Minikube: minikube start --memory=6g, or leave parts out" \
+      "with --without-monitoring and --without-logging." ;;
+  *'Insufficient cpu'*) echo "no node has the CPU free that it asks for. On Minikube: minikube start --cpus=4" ;;
+  *PersistentVolumeClaim*) echo "its volume is not there. Does the cluster's default storage class make volumes?" ;;
+  *'|Pending|'*) echo "it has not been given to a node, or its image is still being pulled." ;;
+  *) echo "it runs but does not answer its readiness probe." ;;
+  esac
+}
+
+# The likely cause of a failure in a namespace, with the last lines of the first pod concerned.
+explain() {
+  broken_pods "$1" >"$scratch/broken"
+  first=$(sed -n '1s/|.*//p' "$scratch/broken")
+  if [ -z "$first" ]; then
+    say "No pod of the namespace $1 is in trouble. What its controllers say:"
+    kube -n "$1" get events --field-selector type=Warning --sort-by=.lastTimestamp \
+      -o 'go-template={{range .items}}   {{.involvedObject.kind}} {{.involvedObject.name}}: {{.message}}
+{{end}}' | tail -n 5
+    return
+  fi
+  while IFS= read -r line; do
+    say "Pod ${line%%|*} in $1: likely cause: $(cause "$line")"
+    case ${line##*|} in ?*) say "   ${line##*|}" ;; esac
+  done <"$scratch/broken"
+  say "The last lines of $first:"
+  { kube -n "$1" logs "$first" --all-containers --prefix --tail=10 2>/dev/null ||
+    kube -n "$1" logs "$first" --all-containers --previous --tail=10 2>/dev/null ||
+    say "(it has not logged anything)"; } | sed 's/^/   /'
+}

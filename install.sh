@@ -1,0 +1,518 @@
+#!/bin/sh
+# Installs the shop and what it stands on into the cluster of kubectl's current context: sh ./install.sh [OPTION…]
+# It can be run again at any time: what is there is brought up to date, what is missing is added, and a run that was
+# stopped goes on. `sh ./delete.sh` takes away what it made. docs/deploy.md tells the whole story.
+set -eu
+cd "$(dirname "$0")"
+. deploy/cluster/checks.sh
+
+usage() {
+  cat <<'END'
+sh ./install.sh [OPTION…] installs the shop into the cluster of kubectl's current context.
+
+  --profile minikube|cloud    sizes and replicas; without it, minikube on a Minikube node and cloud elsewhere
+  --events debezium|relay|wal who brings Billing's events to Notification: Debezium over Kafka (the default), the
+                              shop's own relay over Kafka, or Notification itself from the write-ahead log, no Kafka
+  --image NAME                the shop's image, such as cr.yandex/ID/skald:1.0 or NAME@sha256:…; without it,
+                              on Minikube, it is built inside the cluster from this folder
+  --namespace NAME            where the shop goes (skald)
+  --without-monitoring        no Prometheus, no Grafana
+  --without-logging           no OpenSearch, no Fluent Bit
+  --gateway-class NAME        the GatewayClass to use, where the cluster has several
+  --host NAME                 the shop's host name (arch.homework)
+  --charts FOLDER             take the charts of others from FOLDER (NAME-VERSION.tgz) instead of the internet
+  --timeout SECONDS           how long to wait for each part (600)
+  --dry-run                   check and print everything it would do, but change nothing
+  --help                      this text
+
+It ends with 0, or 1 something failed, 2 wrong option, 3 a tool is missing, 4 a version does not fit, 5 the cluster
+cannot be reached, 6 a permission is missing, 7 the cluster does not fit.
+END
+}
+
+profile='' events=debezium image='' namespace=skald monitoring=true logging=true gateway_class='' host=arch.homework
+charts=''
+while [ $# -gt 0 ]; do
+  case $1 in
+  --*=*)
+    value=${1#*=} name=${1%%=*}
+    shift
+    set -- "$name" "$value" "$@"
+    ;;
+  esac
+  case $1 in
+  --profile | --events | --image | --namespace | --gateway-class | --host | --charts | --timeout) needs_value "$@" ;;
+  esac
+  case $1 in
+  --profile) profile=$2 && shift ;;
+  --events) events=$2 && shift ;;
+  --image) image=$2 && shift ;;
+  --namespace) namespace=$2 && shift ;;
+  --gateway-class) gateway_class=$2 && shift ;;
+  --host) host=$2 && shift ;;
+  --charts) charts=$2 && shift ;;
+  --timeout) timeout=$2 && shift ;;
+  --without-monitoring) monitoring=false ;;
+  --without-logging) logging=false ;;
+  --dry-run) dry_run=true ;;
+  --help | -h) usage && exit ;;
+  *) die $E_USAGE "install.sh does not know $1. sh ./install.sh --help lists what it knows." ;;
+  esac
+  shift
+done
+
+check_options() {
+  case $profile in
+  '' | minikube | cloud) ;;
+  *) die $E_USAGE "--profile is minikube or cloud, not '$profile'." ;;
+  esac
+  case $events in
+  debezium | relay | wal) ;;
+  *) die $E_USAGE "--events is debezium, relay or wal, not '$events'." ;;
+  esac
+  case $timeout in
+  *[!0-9]* | '') die $E_USAGE "--timeout is a number of seconds, not '$timeout'." ;;
+  esac
+  case $host in
+  *[!a-z0-9.-]* | '') die $E_USAGE "'$host' cannot be a host name." ;;
+  esac
+  check_namespace "$namespace"
+  if [ -n "$charts" ] && [ ! -d "$charts" ]; then die $E_USAGE "--charts: there is no folder $charts."; fi
+}
+
+# --- Before anything is changed
+choose_profile() {
+  if [ -n "$profile" ]; then return; fi
+  profile=cloud
+  # shellcheck disable=SC2016 # the variables are the template's
+  case $(kube get nodes -o 'go-template={{range .items}}{{range $key, $value := .metadata.labels}}{{$key}} {{end}}{{end}}') in
+  *minikube.k8s.io/name*) profile=minikube ;;
+  esac
+}
+
+# Without --image, Minikube builds it; the build must reach the very cluster that kubectl speaks to.
+check_image() {
+  if [ -n "$image" ]; then return; fi
+  if [ "$profile" = cloud ]; then
+    die $E_USAGE "A cluster that is not Minikube needs an image that its nodes can pull: build" \
+      "deploy/image/Dockerfile, push it to a registry and give its name with --image. docs/deploy.md has the commands."
+  fi
+  check_tools minikube
+  check_minikube_version
+  minikube_profile=$(minikube profile 2>/dev/null || :)
+  if [ "$minikube_profile" != "$context" ]; then
+    die $E_CLUSTER "kubectl's context is $context, but Minikube's profile is ${minikube_profile:-none}: the image" \
+      "would be built in another cluster than the shop runs in. Choose one (kubectl config use-context NAME, minikube" \
+      "profile NAME), or give a ready image with --image."
+  fi
+}
+
+wanted_memory() {
+  total=1100
+  if [ "$events" != wal ]; then total=$((total + 1100)); fi
+  if [ "$events" = debezium ]; then total=$((total + 400)); fi
+  if $monitoring; then total=$((total + 700)); fi
+  if $logging; then total=$((total + 1200)); fi
+  echo "$total"
+}
+
+# The class for the shop's gateway; empty: none is there and Envoy Gateway has to come.
+choose_gateway() {
+  component gateway
+  if is_ours "$c_namespace" gateway; then
+    gateway_class=${gateway_class:-skald}
+    return
+  fi
+  if ! exists customresourcedefinition gatewayclasses.gateway.networking.k8s.io; then
+    [ -z "$gateway_class" ] || die $E_UNFIT "The cluster has no GatewayClass $gateway_class: it has no Gateway API."
+    return
+  fi
+  c_title='Gateway API'
+  check_served gateway.networking.k8s.io/v1
+  classes=$(kube get gatewayclasses -o 'go-template={{range .items}}{{.metadata.name}} {{end}}')
+  if [ -n "$gateway_class" ]; then
+    case " $classes" in
+    *" $gateway_class "*) return ;;
+    esac
+    die $E_UNFIT "The cluster has no GatewayClass $gateway_class. It has: ${classes:-none}"
+  fi
+  # shellcheck disable=SC2086 # one word a class
+  set -- $classes
+  [ $# -le 1 ] || die $E_USAGE "The cluster has several GatewayClasses. Choose one with --gateway-class: $classes"
+  gateway_class=${1:-}
+}
+
+# Sets brought: the components that are ours to install or to bring up to date.
+choose_components() {
+  brought=''
+  choose_gateway
+  for name in $components; do
+    component "$name"
+    case $name in
+    gateway) if [ -n "$gateway_class" ] && ! is_ours "$c_namespace" gateway; then continue; fi ;;
+    strimzi) if [ "$events" = wal ]; then continue; fi ;;
+    monitoring) $monitoring || continue ;;
+    logging) $logging || continue ;;
+    esac
+    if [ -n "$c_definition" ] && ! is_ours "$c_namespace" "$name" &&
+      exists customresourcedefinition "$c_definition"; then
+      check_served "${c_definition#*.}/v1"
+      say "$c_title is there already and stays as it is."
+      continue
+    fi
+    brought="$brought $name"
+  done
+  if brings gateway; then check_gateway_version; fi
+}
+
+check_gateway_version() {
+  gateway_class=skald
+  at_least "$server_version" "$oldest_kubernetes_for_gateway" ||
+    die $E_VERSION "Envoy Gateway needs Kubernetes $oldest_kubernetes_for_gateway, this is ${server_version#v}." \
+      "Upgrade the cluster, or install another implementation of the Gateway API first; it will be used."
+}
+
+check() {
+  step "Checking the tools and the cluster"
+  check_options
+  check_tools kubectl helm awk sed od tr cksum mktemp
+  check_tool_versions
+  check_reach
+  check_permissions create "$namespace"
+  choose_profile
+  check_image
+  check_storage
+  check_room "$(wanted_memory)"
+  choose_components
+  say "Cluster $context, Kubernetes ${server_version#v}, profile $profile, namespace $namespace, events by $events."
+}
+
+# --- The image
+# Its tag is a sum over what it is built from, so an unchanged folder is not built again and a changed one is deployed.
+source_sum() {
+  find src meson.build meson_options.txt tools deploy/image -type f ! -name '*.pyc' -exec cksum {} + | LC_ALL=C sort |
+    cksum | awk '{ printf "%08x", $1 }'
+}
+
+build_image() {
+  if [ -n "$image" ]; then return; fi
+  image=skald:$(source_sum)
+  step "The image $image"
+  if minikube image ls 2>/dev/null | grep -q "/$image\$"; then
+    say "It is in the cluster already."
+    return
+  fi
+  say "Building it inside Minikube from this folder; the first time takes some minutes."
+  quietly minikube image build -t "$image" -f deploy/image/Dockerfile . ||
+    die $E_FAILED "The image could not be built; the reason stands above."
+  $dry_run || minikube image ls | grep -q "/$image\$" ||
+    die $E_FAILED "The image was built, but Minikube does not list it: minikube image ls"
+}
+
+# --- The charts of others
+# PREFIX: a chart's place and version, as helm takes them.
+chart_arguments() {
+  eval "chart=\$$1_chart version=\$$1_version"
+  if [ -n "$charts" ]; then
+    chart_name=${chart##*/}
+    chart=$charts/${chart_name%-"$version".tgz}-$version.tgz
+    [ -f "$chart" ] || die $E_FAILED "The folder $charts has no ${chart##*/}."
+  fi
+  case $chart in
+  *.tgz) set -- "$chart" ;;
+  *) set -- "$chart" --version "$version" ;;
+  esac
+  chart_is=$*
+}
+
+# Custom resource definitions are not upgraded by helm, so they are applied here: those of the groups given.
+apply_definitions() {
+  # shellcheck disable=SC2086 # words of helm's command line
+  if $dry_run; then
+    would helm show crds $chart_is
+    say "+ kubectl apply of the definitions among them in: $1"
+    return
+  fi
+  # shellcheck disable=SC2086
+  if ! helm show crds $chart_is >"$scratch/crds" 2>"$scratch/output"; then
+    cat "$scratch/output" >&2
+    chart_failed
+  fi
+  # The document that a line belongs to is known at its end, by its group.
+  awk -v groups=" $1 " '
+    function flush() { if (index(groups, " " group " ")) printf "---\n%s", text; text = group = "" }
+    /^---/ { flush(); next }
+    /^  group:/ { group = $2; gsub(/"/, "", group) }
+    { text = text $0 "\n" }
+    END { flush() }' "$scratch/crds" >"$scratch/definitions"
+  if [ -s "$scratch/definitions" ]; then
+    quietly kube apply --server-side --force-conflicts --field-manager=skald-install -f "$scratch/definitions"
+    kube wait --for=condition=Established --timeout=60s -f "$scratch/definitions" >"$scratch/output"
+  fi
+}
+
+# Helm's own words have been printed; what they may mean.
+chart_failed() {
+  case $(cat "$scratch/output") in
+  *'no such host'* | *'dial tcp'* | *timeout* | *'TLS handshake'*)
+    die $E_FAILED "The chart $chart could not be had from the internet. Is the network up? Without one, put" \
+      "the charts into a folder and give it with --charts."
+    ;;
+  esac
+  die $E_FAILED "Helm failed; its reason stands above. When that is mended, run this again: it goes on from here."
+}
+
+# A run that was killed leaves a revision that is pending for ever, and helm refuses to go on. Its record is dropped;
+# the objects stay and are taken over by the next revision.
+drop_pending() {
+  pending=$(kube -n "$2" get secrets -o name \
+    -l "owner=helm,name=$1,status in (pending-install,pending-upgrade,pending-rollback)")
+  if [ -n "$pending" ]; then
+    say "An earlier run was stopped in the middle of $1; going on from there."
+    # shellcheck disable=SC2086 # one word a secret
+    quietly kube -n "$2" delete $pending
+  fi
+}
+
+# RELEASE NAMESPACE ARGUMENT…
+release() {
+  release_name=$1 release_namespace=$2
+  shift 2
+  drop_pending "$release_name" "$release_namespace"
+  quietly helm_here upgrade --install "$release_name" --namespace "$release_namespace" --timeout "${timeout}s" "$@" || {
+    explain "$release_namespace" >&2
+    chart_failed
+  }
+}
+
+# --- Passwords: made once, kept in Secrets, never on a command line.
+random_text() {
+  od -An -N24 -tx1 /dev/urandom | tr -d ' \n'
+}
+
+# NAMESPACE NAME USER
+make_password() {
+  if exists -n "$1" secret "$2"; then return; fi
+  if $dry_run; then
+    say "+ make the Secret $2 in $1 with a password for $3"
+    return
+  fi
+  apply <<END || die $E_FAILED "The Secret $2 in $1 could not be made."
+apiVersion: v1
+kind: Secret
+metadata:
+  name: $2
+  namespace: $1
+  labels:
+    app.kubernetes.io/managed-by: skald-install
+stringData:
+  username: $3
+  password: Sk-$(random_text)
+  cookie: $(random_text | cut -c1-32)
+END
+}
+
+# --- The components
+values_of() {
+  values="-f deploy/cluster/values/$1.yaml"
+  if [ -f "deploy/cluster/values/$1-$profile.yaml" ]; then
+    values="$values -f deploy/cluster/values/$1-$profile.yaml"
+  fi
+}
+
+# The logs of the shops that are in this cluster, as paths on a node; a comma is helm's own sign.
+log_paths() {
+  for shop in $({ echo "$namespace" && shop_namespaces | tr ' ' '\n'; } | sort -u); do
+    printf '%s/var/log/containers/*_%s_*.log' "${comma:-}" "$shop"
+    comma='\,'
+  done
+}
+
+# What of a component has to be there before its releases, and what after.
+before_releases() {
+  case $1 in
+  monitoring) make_password "$c_namespace" grafana-admin admin ;;
+  logging) make_password "$c_namespace" opensearch-admin admin ;;
+  esac
+}
+
+after_releases() {
+  case $1 in
+  gateway)
+    apply <"deploy/cluster/gateway-$profile.yaml"
+    apply <deploy/cluster/gateway-class.yaml
+    ;;
+  esac
+}
+
+install_component() {
+  component "$1"
+  step "$c_title, in the namespace $c_namespace"
+  groups=''
+  if is_ours "$c_namespace" "$1"; then
+    groups=$(recorded "$c_namespace" groups)
+  else
+    for group in $c_groups; do
+      if [ -z "$(definitions "$group")" ]; then groups="$groups $group"; fi
+    done
+  fi
+  write_record "$c_namespace" "$1" "${groups# }"
+  before_releases "$1"
+  for pair in $c_releases; do
+    prefix=${pair#*=}
+    chart_arguments "$prefix"
+    apply_definitions "$groups"
+    values_of "$prefix"
+    extra=''
+    if [ "$prefix" = fluentbit ]; then extra="--set-string logPaths=$(log_paths)"; fi
+    # shellcheck disable=SC2086 # words of helm's command line, none with a space
+    release "${pair%%=*}" "$c_namespace" $chart_is --skip-crds $values $extra
+  done
+  after_releases "$1"
+}
+
+wait_component() {
+  component "$1"
+  await "$c_title is up" "$c_namespace" workloads_ready "$c_namespace"
+}
+
+# --- The shop
+# Writes the values that the options and the cluster decide; the rest is the chart's own and the profile's. Where a part
+# is somebody else's, nobody knows which pods it speaks from, so the shop's network policies let in every namespace.
+shop_values() {
+  cat <<END
+image:
+  name: "$image"
+events: $events
+route:
+  hosts: ["$host"]
+  httproute:
+    gateway:
+      className: "$gateway_class"
+monitoring:
+  enabled: $(enabled "$monitoring" monitoring servicemonitors.monitoring.coreos.com)
+logging:
+  enabled: $(enabled "$logging" logging)
+END
+  if brings gateway && brings monitoring && brings cnpg; then return; fi
+  echo networkPolicy:
+  brings gateway || printf '  gateways:\n    - namespaceSelector: {}\n    - ipBlock: {cidr: 0.0.0.0/0}\n'
+  brings monitoring || printf '  monitoring:\n    - namespaceSelector: {}\n'
+  brings cnpg || printf '  databaseOperator:\n    - namespaceSelector: {}\n'
+}
+
+brings() {
+  case "$brought " in
+  *" $1 "*) ;;
+  *) return 1 ;;
+  esac
+}
+
+# WANTED COMPONENT [DEFINITION]: true where it is wanted and either comes with this run or is there by its definition.
+enabled() {
+  if $1 && { brings "$2" || { [ -n "${3:-}" ] && exists customresourcedefinition "$3"; }; }; then
+    echo true
+  else
+    echo false
+  fi
+}
+
+install_shop() {
+  step "The shop, in the namespace $namespace"
+  write_record "$namespace" shop ''
+  shop_values >"$scratch/values.yaml"
+  if $dry_run; then
+    say "+ values.yaml:"
+    sed 's/^/    /' "$scratch/values.yaml"
+  fi
+  release skald "$namespace" deploy/chart/skald -f "deploy/chart/skald/values-$profile.yaml" -f "$scratch/values.yaml"
+}
+
+# Custom resources of a kind that the cluster has, all with a condition that is True.
+resources_ready() {
+  ! exists customresourcedefinition "$2" || [ -z "$(unready_resources "$1" "$2" "$3")" ]
+}
+
+wait_shop() {
+  await "the databases are ready" "$namespace" resources_ready "$namespace" clusters.postgresql.cnpg.io Ready
+  if [ "$events" != wal ]; then
+    await "Kafka is ready" "$namespace" resources_ready "$namespace" kafkas.kafka.strimzi.io Ready
+  fi
+  await "every service is up" "$namespace" workloads_ready "$namespace"
+  await "the gateway has an address" "$namespace" \
+    resources_ready "$namespace" gateways.gateway.networking.k8s.io Programmed
+}
+
+# The pages of Grafana and of the logs, through the shop's gateway. NAME NAMESPACE SERVICE PORT
+page_route() {
+  apply <<END
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: $1
+  namespace: $2
+  labels:
+    app.kubernetes.io/managed-by: skald-install
+spec:
+  hostnames: ["$1.$host"]
+  parentRefs:
+    - name: skald
+      namespace: $namespace
+  rules:
+    - backendRefs:
+        - name: $3
+          port: $4
+END
+}
+
+route_pages() {
+  if brings monitoring; then page_route grafana skald-monitoring monitoring-grafana 80; fi
+  if brings logging; then page_route opensearch skald-logging dashboards-opensearch-dashboards 5601; fi
+}
+
+password_of() {
+  say "  $1: user admin, password: kubectl -n $2 get secret $3 -o go-template='{{.data.password|base64decode}}'"
+}
+
+finish() {
+  if $dry_run; then
+    step "That was a dry run: nothing was changed"
+    return
+  fi
+  address=$(kube -n "$namespace" get gateways.gateway.networking.k8s.io \
+    -o 'go-template={{range .items}}{{range .status.addresses}}{{.value}} {{end}}{{end}}')
+  address=${address%% *}
+  names=$host
+  step "The shop is installed"
+  say "Addresses:"
+  say "  http://$host/  the shop"
+  if brings monitoring; then
+    names="$names grafana.$host"
+    say "  http://grafana.$host/  dashboards"
+  fi
+  if brings logging; then
+    names="$names opensearch.$host"
+    say "  http://opensearch.$host/  logs"
+  fi
+  say "Make the names resolve on this machine:"
+  say "  echo '${address:-ADDRESS} $names' | sudo tee -a /etc/hosts"
+  if [ "$profile" = minikube ]; then
+    say "  (Where this machine cannot reach Minikube's own, as with Docker on a Mac or on Windows: take 127.0.0.1 and"
+    say "  the port-forward of docs/deploy.md.)"
+  fi
+  say "Passwords, each in a Secret:"
+  if brings monitoring; then password_of Grafana skald-monitoring grafana-admin; fi
+  if brings logging; then password_of "OpenSearch and its dashboards" skald-logging opensearch-admin; fi
+  say "  the databases: kubectl -n $namespace get secrets"
+  say "Try it: newman run ./hw_transactions_postman_collection.json"
+}
+
+make_scratch
+check
+build_image
+for name in $brought; do install_component "$name"; done
+for name in $brought; do wait_component "$name"; done
+install_shop
+wait_shop
+route_pages
+finish
