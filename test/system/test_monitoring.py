@@ -3,9 +3,7 @@ well, and the right ones fire for a stuck saga, a stopped consumer and a dead da
 other alerts fire for stands in their unit tests, which promtool runs here, too."""
 
 import contextlib
-import os
 import re
-import signal
 import subprocess
 
 import pytest
@@ -173,20 +171,9 @@ def test_every_panel_shows_something_and_nothing_fires(seven, prometheus):
     assert {rule["name"] for rule in prometheus.rules() if rule["type"] == "alerting"} == set(alerts())
 
 
-@contextlib.contextmanager
-def frozen(seven, name):
-    """The process is there and answers nothing."""
-    group = seven.servers[name].process.pid
-    os.killpg(group, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.killpg(group, signal.SIGCONT)
-
-
 def test_stuck_saga(seven, prometheus):
     """One that began ten minutes ago, by its row, and whose delivery answers neither the action nor its undoing."""
-    with frozen(seven, "delivery"):
+    with seven.servers["delivery"].frozen():
         accepted = seven.post(SAGA, saga(), Prefer="respond-async")
         assert accepted.status == 202, accepted
         order = accepted.headers["location"].rsplit("/", 1)[1]
