@@ -3,9 +3,7 @@ well, and the right ones fire for a stuck saga, a stopped consumer and a dead da
 other alerts fire for stands in their unit tests, which promtool runs here, too."""
 
 import contextlib
-import os
 import re
-import signal
 import subprocess
 
 import pytest
@@ -15,12 +13,12 @@ from harness.check import done, ok, problem
 from harness.cluster import ROOT
 from harness.goods import buy, line, new_user, past, refill, saga, set_slot, set_stock
 from harness.load import traffic
+from harness.metrics import documented
 from harness.prometheus import (CONFIG, DASHBOARDS, RANGE, RULES, Prometheus, dashboards, expressions, needs_kafka,
                                 variable_queries, visual_panels)
 from harness.shop import SERVICES, SevenShops, opened
 
 SAGA = "/order/order/saga"
-METRICS = ROOT / "docs/metrics.md"
 UNIT_TESTS = ROOT / "deploy/prometheus/rules_test.yml"
 RUNBOOKS = ROOT / "docs/runbooks"
 FOREIGN = ("up", "ALERTS", "container_", "kube_")  # of Prometheus, and of a cluster
@@ -94,11 +92,12 @@ def metrics_in(expression):
 
 
 def test_every_metric_is_one_that_the_shop_exposes():
-    known = set(re.findall(r"^\| `(\w+)`", METRICS.read_text(), re.MULTILINE))
-    known |= set(rules("record"))
+    known = set(documented()) | set(rules("record"))
     for expression in [*expressions(), *(rule["expr"] for kind in ("alert", "record") for rule in rules(kind).values())]:
         found = metrics_in(expression)
         assert found, expression
+        for grown in re.findall(r"\b(?:rate|increase)\((\w+?)(?:_bucket|_count|_sum)?[{[]", expression):
+            assert grown.startswith(FOREIGN) or documented()[grown] in ("counter", "histogram"), expression
         assert {name for name in found if not name.startswith(FOREIGN)} <= known, expression
 
 
@@ -172,20 +171,9 @@ def test_every_panel_shows_something_and_nothing_fires(seven, prometheus):
     assert {rule["name"] for rule in prometheus.rules() if rule["type"] == "alerting"} == set(alerts())
 
 
-@contextlib.contextmanager
-def frozen(seven, name):
-    """The process is there and answers nothing."""
-    group = seven.servers[name].process.pid
-    os.killpg(group, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.killpg(group, signal.SIGCONT)
-
-
 def test_stuck_saga(seven, prometheus):
     """One that began ten minutes ago, by its row, and whose delivery answers neither the action nor its undoing."""
-    with frozen(seven, "delivery"):
+    with seven.servers["delivery"].frozen():
         accepted = seven.post(SAGA, saga(), Prefer="respond-async")
         assert accepted.status == 202, accepted
         order = accepted.headers["location"].rsplit("/", 1)[1]

@@ -95,6 +95,15 @@ class Server:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.wait()
 
+    @contextlib.contextmanager
+    def frozen(self):
+        """It is there and answers nothing."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self.process.pid, signal.SIGCONT)
+
     def end(self):
         """For clean-up only: it ends, whatever state it is in."""
         if self in live:
