@@ -4,6 +4,7 @@ pin, into .cache/kubernetes/. The first build takes long."""
 
 import fcntl
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -34,7 +35,7 @@ def go(*arguments, **environment):
     done = subprocess.run(["go", *map(str, arguments)], cwd=HERE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
                           env=os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "", "CGO_ENABLED": "0"} | environment)
     if done.returncode:
-        raise Failure(f"go {arguments[0]} failed; the reason stands above.")
+        raise Failure(f"{done.stdout}go {arguments[0]} failed; the reason stands above.")
     return done.stdout
 
 
@@ -86,5 +87,5 @@ def build(name, path):
 
 
 def module_folder(module):
-    """Where the sources of a module of go.mod lie, such as the one with an operator's definitions."""
-    return pathlib.Path(go("mod", "download", "-json", module).split('"Dir": "')[1].split('"')[0])
+    """Where the sources of module@version lie."""
+    return pathlib.Path(json.loads(go("mod", "download", "-json", module))["Dir"])
