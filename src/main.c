@@ -17,6 +17,7 @@
 #include "saga/engine.h"
 #include "services/notification.h"
 #include "services/services.h"
+#include "smoke.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -112,6 +113,7 @@ static const Option serve_options[] = {
 static const Option *const migrate_tables[] = {database_options, NULL};
 static const Option *const serve_tables[] = {database_options, process_options,      serve_options,
                                              saga_options,     notification_options, NULL};
+static const Option *const smoke_tables[] = {smoke_options, NULL};
 static const Option *const relay_tables[] = {billing_database_options, process_options, relay_options, NULL};
 
 static const char *dsn_of(int i) {
@@ -276,11 +278,8 @@ static int serve(int argc, char **argv) {
 }
 
 static int audit(int argc, char **argv) {
+  (void)argc;
   (void)argv;
-  if (argc > 0) {
-    fprintf(stderr, "skald: audit takes no arguments\n");
-    return 2;
-  }
   AuditDatabases databases = {.order = dsn_of(ORDER),
                               .payment = dsn_of(PAYMENT),
                               .warehouse = dsn_of(WAREHOUSE),
@@ -292,11 +291,8 @@ static int audit(int argc, char **argv) {
 }
 
 static int relay(int argc, char **argv) {
+  (void)argc;
   (void)argv;
-  if (argc > 0) {
-    fprintf(stderr, "skald: relay takes no arguments\n");
-    return 2;
-  }
   static RelayProcess process;
   process = (RelayProcess){.dsn = dsn_of(BILLING),
                            .host = conf.host,
@@ -306,6 +302,12 @@ static int relay(int argc, char **argv) {
                            .log_level = conf.log_level,
                            .log_format = conf.log_format};
   return relay_run(&process);
+}
+
+static int smoke(int argc, char **argv) {
+  (void)argc;
+  (void)argv;
+  return smoke_run();
 }
 
 typedef struct Command {
@@ -319,6 +321,8 @@ static const Command commands[] = {
     {"migrate", "[service…]", "creates and upgrades the databases", migrate, migrate_tables},
     {"relay", "", "publishes Billing's operations to Kafka as Debezium would", relay, relay_tables},
     {"audit", "", "checks that every order, wallet, stock and notification is as it must be", audit, migrate_tables},
+    {"smoke", "", "orders in a shop that is up, once well and once in vain, and waits for the notifications", smoke,
+     smoke_tables},
 };
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 
@@ -340,6 +344,10 @@ static int run_command(const Command *c, int argc, char **argv) {
   for (int i = 0; i < argc; i++)
     if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
       return command_help(c);
+  if (argc > 0 && !*c->arguments) {
+    fprintf(stderr, "skald: %s takes no arguments\n", c->name);
+    return 2;
+  }
   bool ok = true;
   for (const Option *const *t = c->tables; *t; t++)
     ok &= config_load(*t, stderr) == 0;
