@@ -10,7 +10,7 @@ run: ## install what is missing, build, start PostgreSQL and the shop (PORT, HOS
 	@tools/build build
 	@tools/run
 
-stack: ## the same as a cluster would run it: Kafka, Debezium, seven services (EVENTS=debezium|relay|wal, PORT, SKALD_VAR)
+stack: ## the same as a cluster would run it: Kafka, seven services, OpenSearch (EVENTS=debezium|relay|wal, WITHOUT_LOGGING, PORT)
 	@tools/install_packages stack
 	@tools/build build
 	@tools/stack

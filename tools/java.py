@@ -1,8 +1,8 @@
-"""Java programs as plain background processes: the artifacts of deploy/local/pom.xml, start, readiness, stop.
+"""Java programs as plain background processes: the artifacts of a pom in deploy/local, start, readiness, stop.
 
 A process works in a folder of its own, which is how it is found again, so that nothing has to be remembered that could
 be wrong. The folder holds NAME.log and what the program itself writes. Run as a command, this file only fetches the
-artifacts."""
+artifacts of the poms that are named, of deploy/local/pom.xml without a name."""
 
 import fcntl
 import functools
@@ -19,6 +19,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LOCAL = ROOT / "deploy/local"
+POM = LOCAL / "pom.xml"
 CACHE = ROOT / ".cache/java"
 OLDEST_JAVA = 17
 START_SECONDS = 120
@@ -49,28 +50,28 @@ def digest(*parts):
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
 
 
-def class_path():
-    """Every artifact of the pom, fetched once for each content of the pom."""
-    pom = LOCAL / "pom.xml"
+def artifacts(pom):
+    """The folder with every artifact of the pom, fetched once for each content of the pom."""
     folder = CACHE / digest(pom.read_bytes())
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.is_dir():
             fetch(pom, folder)
-    return f"{folder}/*"
+    return folder
 
 
 def fetch(pom, folder):
+    name = pom.relative_to(ROOT)
     if not shutil.which("mvn"):
-        raise Failure("Maven is needed to fetch Kafka and Debezium. Install it: tools/install_packages stack")
-    print("Fetching Kafka, Connect and Debezium", file=sys.stderr)
+        raise Failure(f"Maven is needed to fetch what {name} lists. Install it: tools/install_packages stack")
+    print(f"Fetching what {name} lists", file=sys.stderr)
     new = folder.with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)
     done = subprocess.run(["mvn", "-B", "-q", "-f", pom, f"-Djars={new}", "process-resources"],
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        raise Failure(f"{done.stdout}Kafka and Debezium could not be fetched; the reason stands above.")
+        raise Failure(f"{done.stdout}What {name} lists could not be fetched; the reason stands above.")
     new.rename(folder)
 
 
@@ -111,9 +112,9 @@ def write_config(path, template, **settings):
 class Program:
     """One Java process, whether this command has started it or an earlier one."""
 
-    def __init__(self, folder, name, heap):
+    def __init__(self, folder, name, heap, pom=POM):
         self.folder = pathlib.Path(folder).resolve()
-        self.name, self.heap = name, heap
+        self.name, self.heap, self.pom = name, heap, pom
         self.log = self.folder / f"{name}.log"
         self.new_archive = self.folder / f"{name}.jsa"
         self.child = None
@@ -131,13 +132,14 @@ class Program:
     def archive(self):
         """The classes of an earlier run, ready for use: half the processor time of a start."""
         made = os.stat(os.path.realpath(find_java())).st_mtime_ns
-        return CACHE / f"{self.name}-{digest((LOCAL / 'pom.xml').read_bytes(), str(made).encode())}.jsa"
+        return CACHE / f"{self.name}-{digest(self.pom.read_bytes(), str(made).encode())}.jsa"
 
     def command(self, *arguments):
         # Beside a small heap the serial collector needs the least memory.
         return [find_java(), f"-Xms{self.heap}", f"-Xmx{self.heap}", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError",
                 *os.environ.get("JAVA_OPTIONS", FAST_START).split(), "-Djava.awt.headless=true",
-                f"-Dlog4j2.configurationFile={LOCAL / 'log4j2.properties'}", "-cp", class_path(), *map(str, arguments)]
+                f"-Dlog4j2.configurationFile={LOCAL / 'log4j2.properties'}", "-cp", f"{artifacts(self.pom)}/*",
+                *map(str, arguments)]
 
     def run(self, main, *arguments):
         """To its end, which must be a good one; what it prints goes into the log."""
@@ -209,6 +211,11 @@ class Program:
         return "\n".join([*end, f"{what}; the end of {self.log} stands above."])
 
 
+def fetch_named():
+    for pom in sys.argv[1:] or [POM]:
+        artifacts(pathlib.Path(pom).resolve())
+
+
 def main_of(function):
     """Runs a command; a failure becomes its text and status 1."""
     try:
@@ -221,4 +228,4 @@ def main_of(function):
 
 
 if __name__ == "__main__":
-    main_of(lambda: class_path() and 0)
+    main_of(fetch_named)

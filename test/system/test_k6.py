@@ -69,7 +69,8 @@ def k6(shop, script, vus, seconds, **env):
     values = {"DOMAIN": "127.0.0.1", "PORT": shop.port} | env
     return subprocess.run([program, "run", "--quiet", "--vus", str(vus), "--duration", f"{seconds}s", SCRIPTS / script,
                            *(part for name, value in values.items() for part in ("-e", f"{name}={value}"))],
-                          capture_output=True, text=True, timeout=60 * SLOWER, env=os.environ | {"K6_NO_USAGE_REPORT": "true"})
+                          capture_output=True, text=True, timeout=60 * SLOWER,
+                          env=os.environ | {"K6_NO_USAGE_REPORT": "true"})
 
 
 def test_script_in_k6(shop):

@@ -2,6 +2,7 @@
 collections expect, says what has failed, and leaves nothing behind."""
 
 import contextlib
+import json
 import os
 import pathlib
 import random
@@ -10,23 +11,26 @@ import signal
 import socket
 import subprocess
 import tempfile
+import urllib.error
+import urllib.request
 
 import pytest
 
-from harness.check import ok
+from harness.check import ok, problem
 from harness.client import Client
 from harness.cluster import ROOT
-from harness.goods import buy, new_user, refill
+from harness.goods import buy, new_user, past, refill, saga
 from harness.server import SKALD, SLOWER
 from harness.wait import wait_for
 from test_newman import place, run
 
-PORTS = 11
+PORTS = 13
 PARTS = {
     "debezium": {"postgresql", "kafka", "connect", "debezium", "front-door"},
     "relay": {"postgresql", "kafka", "relay", "front-door"},
     "wal": {"postgresql", "front-door"},
 }
+UNWATCHED = {"WITHOUT_MONITORING": "1", "WITHOUT_LOGGING": "1"}
 SERVICES = {"order", "payment", "warehouse", "delivery", "user", "billing", "notification"}
 START_SECONDS = 240
 PROMISED_SECONDS = 2
@@ -50,16 +54,17 @@ class Stack(Client):
         self.process = None
         self.log = pathlib.Path(folder) / "log"
 
-    def start(self, events):
+    def start(self, events, **settings):
+        """Without what only watches it, unless settings say otherwise."""
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
                 [ROOT / "tools/stack"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env=os.environ | {"SKALD_VAR": str(self.var), "SKALD_BIN": str(SKALD), "PORT": str(self.port),
-                                  "HOST": "127.0.0.1", "EVENTS": events})
+                                  "HOST": "127.0.0.1", "EVENTS": events} | (settings or UNWATCHED))
         return self
 
-    def serve(self, events):
-        self.start(events)
+    def serve(self, events, **settings):
+        self.start(events, **settings)
         wait_for("the stack", lambda: "The shop answers" in self.said() or self.process.poll() is not None,
                  START_SECONDS * SLOWER)
         assert self.process.poll() is None, self.said()
@@ -97,7 +102,7 @@ class Stack(Client):
         if self.process and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(120)
-        for tool, verb in (("connect", "stop"), ("kafka", "stop"), ("cluster", "remove")):
+        for tool, verb in (("opensearch", "stop"), ("connect", "stop"), ("kafka", "stop"), ("cluster", "remove")):
             name = "pg" if tool == "cluster" else tool
             subprocess.run([ROOT / "tools" / tool, verb, self.var / "stack" / name], check=True)
 
@@ -176,6 +181,29 @@ def test_part_that_dies_ends_all_and_the_next_run_takes_over():
         stack.serve("relay")
         wait_for("the notification", lambda: len(told(stack, user)) == 1, 10 * SLOWER)
         assert stack.end(signal.SIGINT) == 0
+
+
+def asked(url):
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return json.load(answer)
+    except urllib.error.URLError:
+        return {}
+
+
+def test_watched_stack():
+    """Prometheus sees all services up, and OpenSearch has their logs, of which some are of a saga that failed."""
+    with a_stack() as stack:
+        stack.serve("wal", LOG_LEVEL="debug")
+        addresses = dict(re.findall(r"^  (\S+) .* MB  (http://\S+)$", stack.said(), re.MULTILINE))
+        assert {"prometheus", "opensearch", "ship-logs"} <= set(addresses)
+        up = f"{addresses['prometheus']}/api/v1/query?query=up%7Bjob%3D%22skald%22%7D%3D%3D1"
+        wait_for("all services in Prometheus", lambda: SERVICES == {
+            one["metric"]["service"] for one in asked(up).get("data", {}).get("result", [])}, 60)
+        failed = problem(stack.post("/order/order/saga", saga(when=past())), 424)["orderId"]
+        logs = f"{addresses['opensearch']}/app-logs-*/_search?q=saga_id:%22{failed}%22"
+        wait_for("the saga's lines", lambda: asked(logs).get("hits", {}).get("hits"), 60)
+        assert stack.end() == 0, stack.said()
 
 
 @pytest.mark.parametrize("until", ["postgresql", "kafka"])

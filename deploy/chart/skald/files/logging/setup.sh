@@ -1,0 +1,82 @@
+#!/bin/sh
+# Makes OpenSearch ready for the logs: index template, retention policy, and in OpenSearch Dashboards saved searches and
+# a dashboard. Run it before the first line is sent; it may be run again at any time. Needs curl. From the environment:
+#   OPENSEARCH_URL            such as https://opensearch:9200
+#   DASHBOARDS_URL            such as http://dashboards:5601; without it nothing is put into Dashboards
+#   OPENSEARCH_USER, OPENSEARCH_PASSWORD
+#   OPENSEARCH_CA_FILE        the certificates to trust, unless the system's own do
+#   WAIT_SECONDS              how long to wait for either to answer, 120
+set -eu
+: "${OPENSEARCH_URL:?is missing, for example http://127.0.0.1:9200}"
+cd "$(dirname "$0")"
+line_end='
+'
+deadline=$(($(date +%s) + ${WAIT_SECONDS:-120}))
+
+# The password goes to curl through its input, as others can see arguments.
+credentials() {
+  if [ -n "${OPENSEARCH_USER:-}" ]; then
+    printf 'user = "%s"\n' "$(printf %s "$OPENSEARCH_USER:${OPENSEARCH_PASSWORD:-}" | sed 's/[\\"]/\\&/g')"
+  fi
+}
+
+# Sets status, 000 without an answer, and body.
+request() {
+  if [ -n "${OPENSEARCH_CA_FILE:-}" ]; then set -- --cacert "$OPENSEARCH_CA_FILE" "$@"; fi
+  body=$(credentials | curl -K - -s -m 30 -w '\n%{http_code}' "$@") || true
+  status=${body##*"$line_end"}
+  body=${body%"$line_end"*}
+}
+
+fail() {
+  printf '%s\n%s\n' "$1" "$body" >&2
+  exit 1
+}
+
+wait_for() { # what, address
+  while request "$2" && [ "$status" != 200 ]; do
+    case $status in 401 | 403) fail "$1 refuses the user ${OPENSEARCH_USER:-(none)}: $status" ;; esac
+    [ "$(date +%s)" -lt "$deadline" ] || fail "$1 does not answer at $2: $status"
+    sleep 1
+  done
+}
+
+put() { # what, address, file
+  request -X PUT -H 'Content-Type: application/json' --data-binary "@$3" "$2"
+  case $status in 200 | 201) echo "$1 is in place." ;; *) fail "$1 is refused: $status" ;; esac
+}
+
+# A policy that is there may only be replaced by who tells which version of it is meant.
+put_policy() {
+  address=$OPENSEARCH_URL/_plugins/_ism/policies/app-logs
+  request "$address"
+  case $status in
+  200)
+    number=$(echo "$body" | sed -n 's/.*"_seq_no" *: *\([0-9]*\).*/\1/p')
+    term=$(echo "$body" | sed -n 's/.*"_primary_term" *: *\([0-9]*\).*/\1/p')
+    address="$address?if_seq_no=$number&if_primary_term=$term"
+    ;;
+  404) ;;
+  400)
+    echo "This OpenSearch has no index state management; old logs have to be deleted by hand." >&2
+    return
+    ;;
+  *) fail "The retention policy cannot be read: $status" ;;
+  esac
+  put 'The retention policy' "$address" retention-policy.json
+}
+
+import_objects() {
+  request -H 'osd-xsrf: true' -H 'securitytenant: global' -F 'file=@saved-objects.ndjson;type=application/ndjson' \
+    "$DASHBOARDS_URL/api/saved_objects/_import?overwrite=true"
+  case $status$body in 200*'"success":true'*) ;; *) fail "Dashboards refuses the saved objects: $status" ;; esac
+  echo 'Searches and dashboard are in place.'
+}
+
+wait_for OpenSearch "$OPENSEARCH_URL/_cluster/health?wait_for_status=yellow&timeout=10s"
+put 'The index template' "$OPENSEARCH_URL/_index_template/app-logs" index-template.json
+put_policy
+if [ -n "${DASHBOARDS_URL:-}" ]; then
+  wait_for 'OpenSearch Dashboards' "$DASHBOARDS_URL/api/status"
+  import_objects
+fi
