@@ -3,6 +3,7 @@ well, and the right ones fire for a stuck saga, a stopped consumer and a dead da
 other alerts fire for stands in their unit tests, which promtool runs here, too."""
 
 import contextlib
+import os
 import re
 import subprocess
 
@@ -169,6 +170,16 @@ def test_every_panel_shows_something_and_nothing_fires(seven, prometheus):
     for rule in prometheus.rules():
         assert rule["health"] == "ok", rule
     assert {rule["name"] for rule in prometheus.rules() if rule["type"] == "alerting"} == set(alerts())
+
+
+def test_queries_of_the_runbooks_are_understood(seven):
+    """Those that do no harm."""
+    lines = {line.strip() for page in RUNBOOKS.glob("*.md") for line in page.read_text().splitlines()
+             if line.startswith("    psql ") and "pg_drop" not in line}
+    assert len(lines) > 5
+    for line in lines:
+        asked = subprocess.run(["bash", "-c", line], env=os.environ | seven.settings(), capture_output=True, text=True)
+        assert asked.returncode == 0 and not asked.stderr, (line, asked.stderr)
 
 
 def test_stuck_saga(seven, prometheus):
