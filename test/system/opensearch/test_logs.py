@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from harness.check import problem
-from harness.goods import new_user, past, saga
+from harness.goods import new_user, past, refill, saga
 from harness.opensearch import LOGGING, LOGS, SHIP, OpenSearch, write_lines
 from harness.shop import SERVICES, SevenShops, opened
 from harness.wait import wait_for
@@ -36,6 +36,7 @@ def failed_saga():
     """(saga, log files) of a saga that failed on the way through services in processes of their own."""
     with opened(SevenShops(LOG_LEVEL="debug")) as shop:
         user = new_user(shop)
+        assert refill(shop, user["billingId"], 200)
         body = saga(when=past(), account=user["billingId"])
         failed = problem(shop.post("/order/order/saga", body), 424)["orderId"]
         shop.assert_sound()
