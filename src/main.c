@@ -35,7 +35,7 @@ static struct {
   const char *database, *databases[SHOP], *urls[SHOP], *host;
   int64_t port, workers, connections, batch, client_connections, in_flight, fibers, request_us, idle_us, delay_us,
       drain_us;
-  int64_t log_level, log_format, ktor_metrics;
+  int64_t ktor_metrics;
   const char *owner;
   int listen_fd;
   bool selected[SHOP];
@@ -43,9 +43,7 @@ static struct {
 
 #define STOP_US 3000000 /* for what a worker gives back at its end */
 
-static const char *const log_levels[] = {"trace", "debug", "info", "warn", "error", NULL};
 static const char *const off_on[] = {"off", "on", NULL};
-static const char *const log_formats[] = {"auto", "logstash", "text", NULL};
 
 #define SERVICE_DATABASE(NAME, i)                                                                                      \
   { NAME "_DATABASE_URL", OPTION_TEXT, &conf.databases[i], NULL, 0, 0, NULL, "the same, for this service alone", true }
@@ -77,9 +75,6 @@ static const Option process_options[] = {
     {"PORT", OPTION_INT, &conf.port, "8080", 1, 65535, NULL, "port to listen on", false},
     {"DRAIN_TIMEOUT", OPTION_MILLIS, &conf.drain_us, "10s", 0, 600000, NULL,
      "how long running work may take after SIGTERM", false},
-    {"LOG_LEVEL", OPTION_CHOICE, &conf.log_level, "info", 0, 0, log_levels, "what is logged", false},
-    {"LOG_FORMAT", OPTION_CHOICE, &conf.log_format, "auto", 0, 0, log_formats,
-     "auto: text on a terminal, else logstash", false},
     {"METRICS_KTOR", OPTION_CHOICE, &conf.ktor_metrics, "on", 0, 0, off_on,
      "whether requests are also counted by the names of Ktor's Micrometer plugin", false},
     {0},
@@ -111,10 +106,11 @@ static const Option serve_options[] = {
 };
 
 static const Option *const migrate_tables[] = {database_options, NULL};
-static const Option *const serve_tables[] = {database_options, process_options,      serve_options,
+static const Option *const serve_tables[] = {database_options, process_options,      log_options, serve_options,
                                              saga_options,     notification_options, NULL};
 static const Option *const smoke_tables[] = {smoke_options, NULL};
-static const Option *const relay_tables[] = {billing_database_options, process_options, relay_options, NULL};
+static const Option *const relay_tables[] = {billing_database_options, process_options, log_options, relay_options,
+                                             NULL};
 
 static const char *dsn_of(int i) {
   return conf.databases[i] ? conf.databases[i] : conf.database;
@@ -167,6 +163,7 @@ static void drain(void *arg) {
   int64_t close_us = loop_now_us() + conf.delay_us, deadline_us = close_us + conf.drain_us;
   http_server_drain(close_us, deadline_us);
   service_stop_all(deadline_us);
+  log_drain();
   loop_stop();
 }
 
@@ -187,6 +184,7 @@ static void flush_log(void *arg) {
 
 static void start(void *arg) {
   int worker = *(const int *)arg;
+  log_run();
   service_start_all(worker, (int)conf.connections, (int)conf.batch);
   if (worker == 0 && conf.selected[BILLING])
     slot_watch_start(service_find("billing")->db);
@@ -268,10 +266,10 @@ static int serve(int argc, char **argv) {
     return 1;
   }
   int workers = count_workers();
-  log_init((LogFormat)conf.log_format, (LogLevel)conf.log_level, argc == 1 ? argv[0] : "skald");
   metrics_init(workers);
   service_init(ktor_address());
   loop_metrics_prepare();
+  log_start(argc == 1 ? argv[0] : "skald");
   name_owner();
   add_services();
   return supervise(workers, run_worker, stop_listening, conf.delay_us, conf.delay_us + conf.drain_us + STOP_US);
@@ -298,9 +296,7 @@ static int relay(int argc, char **argv) {
                            .host = conf.host,
                            .port = conf.port,
                            .drain_us = conf.drain_us,
-                           .ktor_address = ktor_address(),
-                           .log_level = conf.log_level,
-                           .log_format = conf.log_format};
+                           .ktor_address = ktor_address()};
   return relay_run(&process);
 }
 

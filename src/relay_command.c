@@ -17,12 +17,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HTTP_CONNECTIONS 64
-#define HTTP_REQUESTS    64
-#define HTTP_US          5000000
+#define PUBLICATION       "billing_pub_traced"
+#define PUBLICATION_PLAIN "billing_pub" /* for what was written before there was the other */
+#define HTTP_CONNECTIONS  64
+#define HTTP_REQUESTS     64
+#define HTTP_US           5000000
 
 static struct {
-  const char *brokers, *prefix, *key_columns, *slot, *publication;
+  const char *brokers, *prefix, *key_columns, *slot, *publication, *trace_column;
   int64_t schemas, tombstones, truncates, heartbeat_us, decimals, in_flight_bytes;
 } conf;
 
@@ -44,7 +46,9 @@ const Option relay_options[] = {
     {"KAFKA_TOPIC_PREFIX", OPTION_TEXT, &conf.prefix, "postgres", 1, 128, NULL,
      "the topics are PREFIX.SCHEMA.TABLE; Debezium's topic.prefix", false},
     {"RELAY_SLOT", OPTION_TEXT, &conf.slot, "billing_cdc", 1, 63, NULL, "replication slot to read", false},
-    {"RELAY_PUBLICATION", OPTION_TEXT, &conf.publication, "billing_pub", 1, 63, NULL, "publication to read", false},
+    {"RELAY_PUBLICATION", OPTION_TEXT, &conf.publication, PUBLICATION, 1, 63, NULL, "publication to read", false},
+    {"RELAY_TRACE_COLUMN", OPTION_TEXT, &conf.trace_column, "traceparent", 1, 63, NULL,
+     "column that becomes a created row's header traceparent, and is in no value; 'none': all are", false},
     {"RELAY_SCHEMAS", OPTION_CHOICE, &conf.schemas, "on", 0, 0, switches,
      "whether keys and values carry their schema; Connect's schemas.enable", false},
     {"RELAY_TOMBSTONES", OPTION_CHOICE, &conf.tombstones, "on", 0, 0, switches,
@@ -97,6 +101,7 @@ static void end(void *arg) {
   int64_t now_us = loop_now_us(), deadline_us = now_us + state.process->drain_us;
   http_server_drain(now_us, deadline_us);
   relay_close(state.relay, deadline_us);
+  log_drain();
   loop_stop();
 }
 
@@ -122,16 +127,19 @@ static void flush_log(void *arg) {
 static void start(void *arg) {
   (void)arg;
   const RelayProcess *p = state.process;
+  log_run();
   db_start(state.db, 1, 1);
   state.relay = relay_new(&(RelayConfig){
       .dsn = p->dsn,
       .slot = conf.slot,
       .publication = conf.publication,
+      .fallback = !strcmp(conf.publication, PUBLICATION) ? PUBLICATION_PLAIN : NULL,
       .brokers = conf.brokers,
       .catalog = state.db,
       .style = {.prefix = str_from(conf.prefix),
                 .decimals = (Decimals)conf.decimals,
                 .schemas = conf.schemas,
+                .trace_column = strcmp(conf.trace_column, "none") != 0 ? str_from(conf.trace_column) : (Str){0},
                 .key_columns = strcmp(conf.key_columns, "none") != 0 ? str_from(conf.key_columns) : (Str){0}},
       .tombstones = conf.tombstones,
       .truncates = conf.truncates,
@@ -161,10 +169,10 @@ int relay_run(const RelayProcess *process) {
             process->host, (long long)process->port, strerror(errno));
     return 1;
   }
-  log_init((LogFormat)process->log_format, (LogLevel)process->log_level, "relay");
   metrics_init(1);
   service_init(process->ktor_address);
   loop_metrics_prepare();
+  log_start("relay");
   relay_prepare();
   state.db = db_new(process->dsn, "billing");
   metrics_worker(0);

@@ -7,7 +7,7 @@
 typedef struct RelayProcess { /* what the command shares with others */
   const char *dsn, *host;
   const char *ktor_address; /* as service_init takes it */
-  int64_t port, drain_us, log_level, log_format;
+  int64_t port, drain_us;
 } RelayProcess;
 
 extern const Option relay_options[];

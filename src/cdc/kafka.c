@@ -436,6 +436,17 @@ static void take_lag(Client *c, const JsonValue *all) {
     s->lag_records += lag_of(s, p);
 }
 
+/* Where it stands in the message; absent: no such header. */
+static Str header_of(const rd_kafka_message_t *m, const char *name) {
+  rd_kafka_headers_t *headers;
+  const void *value;
+  size_t n;
+  if (rd_kafka_message_headers(m, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR ||
+      rd_kafka_header_get_last(headers, name, &value, &n) != RD_KAFKA_RESP_ERR_NO_ERROR)
+    return (Str){0};
+  return (Str){value, n};
+}
+
 static void add_record(KafkaSource *s, rd_kafka_event_t *event, const rd_kafka_message_t *m) {
   if (s->count == 0) {
     int64_t written_ms = rd_kafka_message_timestamp(m, NULL);
@@ -444,6 +455,7 @@ static void add_record(KafkaSource *s, rd_kafka_event_t *event, const rd_kafka_m
   s->held[s->count] = (Held){event, m->partition, m->offset};
   s->events[s->count++] = (ChangeEvent){
       .value = {m->payload, m->len},
+      .traceparent = header_of(m, "traceparent"),
       .position = arena_printf(s->arena, "%s/%d/%lld", s->config.topic, (int)m->partition, (long long)m->offset)};
 }
 

@@ -9,6 +9,9 @@ struct RecordTable {
   Str topic;
   int count;
   Column *columns;
+  int shown_count;
+  int *shown; /* positions in columns of those that values have */
+  int trace;  /* position of the trace column; -1: none */
   int key_count;
   int *key;                     /* positions in columns */
   Str key_head, key_tail;       /* around the key's payload */
@@ -129,18 +132,26 @@ static int prepare_columns(Arena *arena, RecordTable *t, const RecordStyle *styl
   return E_OK;
 }
 
+static void choose_shown(Arena *arena, RecordTable *t, Str trace_column) {
+  t->trace = trace_column.p ? find_column(t, trace_column) : -1;
+  t->shown = ARENA_ARRAY(arena, int, (size_t)t->count + 1);
+  for (int i = 0; i < t->count; i++)
+    if (i != t->trace)
+      t->shown[t->shown_count++] = i;
+}
+
 static void add_fields(Buf *out, const Column *columns, const int *positions, int count) {
   buf_cstr(out, "{\"type\":\"struct\",\"fields\":[");
   for (int i = 0; i < count; i++) {
     if (i > 0)
       buf_char(out, ',');
-    buf_str(out, columns[positions ? positions[i] : i].schema);
+    buf_str(out, columns[positions[i]].schema);
   }
   buf_cstr(out, "],");
 }
 
 static void add_row_schema(Buf *out, const RecordTable *t, const char *field) {
-  add_fields(out, t->columns, NULL, t->count);
+  add_fields(out, t->columns, t->shown, t->shown_count);
   buf_printf(out, "\"optional\":true,\"name\":\"%.*s.Value\",\"field\":\"%s\"},", STR_FMT(t->topic), field);
 }
 
@@ -184,6 +195,7 @@ int record_table_new(Arena *arena, const RecordStyle *style, const PgoRelation *
   t->topic = sanitized_topic(arena, name);
   TRY(prepare_columns(arena, t, style, relation, facts, error));
   TRY(choose_key(arena, t, style->key_columns, relation, facts, error));
+  choose_shown(arena, t, style->trace_column);
   prepare_source(arena, t, style->prefix, relation);
   if (style->schemas)
     add_schemas(arena, t);
@@ -197,6 +209,11 @@ Str record_topic(const RecordTable *table) {
 
 bool record_has_key(const RecordTable *table) {
   return table->key_count > 0;
+}
+
+Str record_trace(const RecordTable *t, const PgoTuple *row) {
+  const PgoCell *cell = t->trace >= 0 && row && t->trace < row->count ? &row->cells[t->trace] : NULL;
+  return cell && cell->kind == 't' ? cell->text : (Str){0};
 }
 
 typedef int CellWriter(Buf *out, const Column *column, const PgoCell *cell);
@@ -227,8 +244,9 @@ static int write_row(Buf *out, const RecordTable *t, const char *label, const Pg
     return E_OK;
   }
   buf_char(out, '{');
-  for (int i = 0; i < t->count; i++) {
-    if (i > 0)
+  for (int k = 0; k < t->shown_count; k++) {
+    int i = t->shown[k];
+    if (k > 0)
       buf_char(out, ',');
     int rc = write_cell(out, &t->columns[i], sent_cell(row, old, i), column_write);
     if (rc < 0)

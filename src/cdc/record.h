@@ -8,8 +8,9 @@
 typedef struct RecordStyle {
   Str prefix; /* of topics; the connector's logical name */
   Decimals decimals;
-  bool schemas;    /* each key and value carries its schema */
-  Str key_columns; /* Debezium's message.key.columns, with names for patterns: schema.table:column,…;… */
+  bool schemas;     /* each key and value carries its schema */
+  Str trace_column; /* it becomes a header and is in no value; absent: none */
+  Str key_columns;  /* Debezium's message.key.columns, with names for patterns: schema.table:column,…;… */
 } RecordStyle;
 
 /* The source block: where a change stands. */
@@ -36,7 +37,9 @@ typedef struct RecordTable RecordTable;
  * one that is not there; the reason in *error. */
 MUST_CHECK int record_table_new(Arena *arena, const RecordStyle *style, const PgoRelation *relation,
                                 const RecordFacts *facts, RecordTable **ret, Str *error);
-Str record_topic(const RecordTable *table);    /* zero-terminated */
+Str record_topic(const RecordTable *table); /* zero-terminated */
+/* What stands in the row's trace column; absent: nothing. */
+Str record_trace(const RecordTable *table, const PgoTuple *row);
 bool record_has_key(const RecordTable *table); /* without one keys are null */
 
 /* The key of a row, and what a header says of it. E_RANGE: as record_value. */

@@ -22,6 +22,7 @@
 #define RETRY_US    1000000
 #define OLD_KEY     STR("__debezium.oldkey")
 #define NEW_KEY     STR("__debezium.newkey")
+#define TRACE       STR("traceparent")
 
 typedef struct End { /* up to lsn all is stored once the record is */
   int64_t record;
@@ -222,7 +223,8 @@ static int take_change(void *arg, const StreamTable *table, char op, const Recor
   TRY(build_key(r, &r->key, &c, after, &new_key));
   if (op == 'u' && old_key.p && !str_eq(old_key, new_key))
     return publish_moved(r, &c, old_key, new_key);
-  return publish(r, &c, op, op == 'd' ? old_key : new_key, NULL);
+  KafkaHeader trace = {TRACE, record_trace(c.table, op == 'c' ? after : NULL)};
+  return publish(r, &c, op, op == 'd' ? old_key : new_key, trace.value.p ? &trace : NULL);
 }
 
 static int begin_transaction(void *arg, uint64_t commit_lsn) {
@@ -320,7 +322,7 @@ static void start_stream(void *arg) {
   int rc = check_tables(r);
   const RelayConfig *c = &r->config;
   if (rc == E_OK)
-    r->stream = stream_new(&(StreamConfig){c->dsn, c->slot, c->publication, "relay"}, &handler, r);
+    r->stream = stream_new(&(StreamConfig){c->dsn, c->slot, c->publication, c->fallback, "relay"}, &handler, r);
   else if (rc == E_REFUSED)
     end_refused(r);
   r->starter = NULL;

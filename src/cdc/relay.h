@@ -10,7 +10,8 @@
 
 typedef struct RelayConfig { /* all strings outlive the relay */
   const char *dsn, *slot, *publication, *brokers;
-  Db *catalog; /* of the same database, started */
+  const char *fallback; /* publication for what is older than the other; NULL: none */
+  Db *catalog;          /* of the same database, started */
   RecordStyle style;
   bool tombstones, truncates; /* whether they are published */
   int64_t heartbeat_us;       /* 0: none */

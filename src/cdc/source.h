@@ -8,8 +8,9 @@
 #include "base/str.h"
 
 typedef struct ChangeEvent {
-  Str value;    /* the record's value, one of Debezium's envelopes; absent: a tombstone */
-  Str position; /* where it stands in the stream, the same whenever it is repeated and unique within the source */
+  Str value;       /* the record's value, one of Debezium's envelopes; absent: a tombstone */
+  Str traceparent; /* as it stood beside the value; absent: it may stand in the row */
+  Str position;    /* where it stands in the stream, the same whenever it is repeated and unique within the source */
 } ChangeEvent;
 
 /* From the WAL whole transactions, except that one too large for a batch is cut. Everything lives until the batch is

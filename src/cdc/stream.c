@@ -39,6 +39,7 @@ struct Stream {
   bool asked;        /* the server wants a status */
   bool failed;       /* the connection is to end */
   bool announced;    /* in the log */
+  bool falls_back;   /* the next connection names the fallback: the one before met what is older than its publication */
   char problem[256]; /* last logged, so that a lasting one is logged once */
 };
 
@@ -222,12 +223,15 @@ static int read_stream(Stream *s) {
   char name[32];
   snprintf(name, sizeof(name), "skald-%s", s->config.logger);
   TRY(replication_open(s->config.dsn, name, &s->connection));
-  TRY(replication_start(s->connection, s->config.slot, s->config.publication));
+  bool fallback = s->falls_back;
+  s->falls_back = false;
+  TRY(replication_start(s->connection, s->config.slot, fallback ? s->config.fallback : s->config.publication));
   s->reading = true;
   s->waiting = s->failed = false;
   s->heard_us = s->told_us = loop_now_us();
   s->at = (RecordSource){.database = str_from(replication_database(s->connection))};
   int rc = read_on(s);
+  s->falls_back = rc == E_NOT_FOUND && s->config.fallback && !fallback;
   if (rc == E_CANCELED && tell_status(s) < 0) /* spares the next reader the repeats, no more than that */
     LOG(DEBUG, s->config.logger, "slot %s: the last position was not told", s->config.slot);
   return rc;

@@ -11,6 +11,7 @@
 typedef struct StreamConfig { /* all strings outlive the stream */
   const char *dsn;
   const char *slot, *publication; /* of letters, digits and _ */
+  const char *fallback;           /* a publication for what was written before there was the other; NULL: none */
   const char *logger;             /* names its lines in the log, and its connections at the server */
 } StreamConfig;
 

@@ -217,7 +217,8 @@ Source *wal_source_new(const WalConfig *config) {
   s->chunks[0].arena = arena_new();
   s->chunks[1].arena = arena_new();
   s->filling = &s->chunks[0];
-  s->stream = stream_new(&(StreamConfig){config->dsn, config->slot, config->publication, "wal"}, &handler, s);
+  s->stream =
+      stream_new(&(StreamConfig){config->dsn, config->slot, config->publication, config->fallback, "wal"}, &handler, s);
   return &s->source;
 }
 

@@ -10,6 +10,7 @@
 typedef struct WalConfig { /* all strings outlive the source */
   const char *dsn;
   const char *slot, *publication; /* of letters, digits and _ */
+  const char *fallback;           /* publication for what is older than the other; NULL: none */
   const char *name;               /* topic prefix, in every event's source block */
 } WalConfig;
 

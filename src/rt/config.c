@@ -1,6 +1,8 @@
 /* Configuration from the environment, driven by each command's table. */
 #include "rt/config.h"
 
+#include "rt/log_levels.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,6 +66,41 @@ static int read_choice(const Option *o, const char *value) {
   return E_FIELD;
 }
 
+static int read_levels(const Option *o, const char *value) {
+  LogLevels levels;
+  TRY(log_levels_parse(str_from(value), &levels));
+  *(const char **)o->target = value;
+  return 0;
+}
+
+int config_address(Str text, Str *ret_host, int64_t *ret_port) {
+  size_t colon = text.n;
+  while (colon > 0 && text.p[colon - 1] != ':')
+    colon--;
+  if (colon < 2)
+    return E_FIELD;
+  Str host = {text.p, colon - 1}, port = {text.p + colon, text.n - colon};
+  bool bracketed = host.n > 2 && host.p[0] == '[' && host.p[host.n - 1] == ']';
+  if (bracketed)
+    host = (Str){host.p + 1, host.n - 2};
+  if (!bracketed && (host.p[0] == '[' || memchr(host.p, ':', host.n)))
+    return E_FIELD;
+  int64_t number;
+  if (str_to_int(port, &number) < 0 || number < 1 || number > 65535)
+    return E_FIELD;
+  *ret_host = host;
+  *ret_port = number;
+  return 0;
+}
+
+static int read_address(const Option *o, const char *value) {
+  Str host;
+  int64_t port;
+  TRY(config_address(str_from(value), &host, &port));
+  *(const char **)o->target = value;
+  return 0;
+}
+
 /* The longest unit that says it exactly: 300000 is 5m. */
 static size_t format_ms(int64_t ms, char *out, size_t size) {
   size_t best = 0;
@@ -103,6 +140,9 @@ static const struct Type {
     [OPTION_INT] = {read_int, "integer", ""},
     [OPTION_MILLIS] = {read_millis, "duration", ", such as 250ms, 10s, 5m"},
     [OPTION_CHOICE] = {read_choice, "", ""},
+    [OPTION_LEVELS] = {read_levels, "levels",
+                       ": trace, debug, info, warn, error or off, and logger=level, as in info,saga=debug"},
+    [OPTION_ADDRESS] = {read_address, "host:port", ""},
 };
 
 static void accepts(const Option *o, char out[ACCEPTS]) {

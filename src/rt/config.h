@@ -9,10 +9,12 @@
 #include <stdio.h>
 
 typedef enum OptionType {
-  OPTION_TEXT,   /* const char * */
-  OPTION_INT,    /* int64_t, within min..max */
-  OPTION_MILLIS, /* int64_t microseconds; written as 250ms, 10s, 5m; min and max in milliseconds */
-  OPTION_CHOICE, /* int64_t: the index in choices */
+  OPTION_TEXT,    /* const char * */
+  OPTION_INT,     /* int64_t, within min..max */
+  OPTION_MILLIS,  /* int64_t microseconds; written as 250ms, 10s, 5m; min and max in milliseconds */
+  OPTION_CHOICE,  /* int64_t: the index in choices */
+  OPTION_LEVELS,  /* const char *, which log_levels_parse takes */
+  OPTION_ADDRESS, /* const char *, which config_address takes */
 } OptionType;
 
 typedef struct Option {
@@ -28,6 +30,8 @@ typedef struct Option {
 
 /* The table ends with {0}. Bad values are explained on err, all of them, and give E_FIELD. */
 MUST_CHECK int config_load(const Option *options, FILE *err);
+/* host:port, or [host]:port for an IPv6 address. E_FIELD. */
+MUST_CHECK int config_address(Str text, Str *ret_host, int64_t *ret_port);
 void config_help(const Option *options, FILE *out);
 
 #endif

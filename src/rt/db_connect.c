@@ -3,6 +3,7 @@
 
 #include "rt/fd.h"
 #include "rt/loop.h"
+#include "rt/resolve.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -15,11 +16,8 @@
 #define ADDRESSES 512
 
 typedef struct Lookup {
-  uv_getaddrinfo_t request;
-  Fiber *fiber;
   const char *host;
   char hosts[ADDRESSES], addresses[ADDRESSES]; /* lists of equal length, as libpq wants them */
-  bool done;
 } Lookup;
 
 static void add_address(Lookup *l, const struct sockaddr *address) {
@@ -33,26 +31,17 @@ static void add_address(Lookup *l, const struct sockaddr *address) {
   snprintf(l->addresses + at, ADDRESSES - at, "%s%s", at ? "," : "", text);
 }
 
-static void on_lookup(uv_getaddrinfo_t *request, int status, struct addrinfo *found) {
-  Lookup *l = (Lookup *)request;
-  for (const struct addrinfo *a = found; status == 0 && a; a = a->ai_next)
-    add_address(l, a->ai_addr);
-  uv_freeaddrinfo(found);
-  l->done = true;
-  fiber_wake(l->fiber);
-}
-
 static int lookup(Lookup *l) {
-  struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-  int rc = uv_getaddrinfo(loop_uv(), &l->request, on_lookup, l->host, NULL, &hints);
-  while (rc == 0 && !l->done) /* the resolver has its own bound, and l must stay until it is through */
-    if (fiber_wait("resolve", FIBER_FOREVER) == E_CANCELED)
-      fiber_yield();
+  struct addrinfo *found;
+  TRY(resolve(l->host, NULL, &found));
+  for (const struct addrinfo *a = found; a; a = a->ai_next)
+    add_address(l, a->ai_addr);
+  resolve_free(found);
   return l->addresses[0] ? E_OK : E_UNAVAILABLE;
 }
 
 /* libpq itself would resolve names blocking. Nothing found: E_UNAVAILABLE, and libpq must not be asked. */
-static int resolve(const char *dsn, Lookup *l) {
+static int resolve_hosts(const char *dsn, Lookup *l) {
   int rc = E_OK;
   PQconninfoOption *options = PQconninfoParse(dsn, NULL);
   for (const PQconninfoOption *o = options; o && o->keyword; o++)
@@ -82,9 +71,9 @@ static int shake_hands(PGconn *pq) {
 }
 
 int db_connect(const char *dsn, const char *const keys[], const char *const values[], PGconn **ret) {
-  Lookup found = {.fiber = fiber_current()};
+  Lookup found = {0};
   *ret = NULL;
-  TRY(resolve(dsn, &found));
+  TRY(resolve_hosts(dsn, &found));
   const char *all_keys[PARAMETERS + 4] = {"dbname"}, *all_values[PARAMETERS + 4] = {dsn};
   int n = 1;
   for (int i = 0; keys[i]; i++, n++) {

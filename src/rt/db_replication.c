@@ -14,6 +14,8 @@
   "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET timezone = 'UTC'; SET bytea_output = 'hex'; "            \
   "SET extra_float_digits = 3"
 
+#define UNDEFINED_OBJECT "42704"
+
 struct Replication {
   PGconn *pq;
   Fd *socket;
@@ -60,7 +62,7 @@ static int start_error(Replication *r, const PGresult *result) {
   keep_error(r, PQresultErrorMessage(result));
   if (sqlstate && !strcmp(sqlstate, "55006")) /* object_in_use */
     return E_BUSY;
-  if (sqlstate && !strcmp(sqlstate, "42704")) /* undefined_object */
+  if (sqlstate && !strcmp(sqlstate, UNDEFINED_OBJECT))
     return E_NOT_FOUND;
   return E_UNAVAILABLE;
 }
@@ -107,10 +109,12 @@ int replication_start(Replication *r, const char *slot, const char *publication)
 /* The server ended the stream; its reason comes as the last result. */
 static int ended(Replication *r) {
   PGresult *result = PQgetResult(r->pq);
-  const char *text = result ? PQresultErrorMessage(result) : "";
+  const char *text = result ? PQresultErrorMessage(result) : "",
+             *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
   keep_error(r, *text ? text : "the server ended the stream");
+  int rc = sqlstate && !strcmp(sqlstate, UNDEFINED_OBJECT) ? E_NOT_FOUND : E_UNAVAILABLE;
   PQclear(result);
-  return E_UNAVAILABLE;
+  return rc;
 }
 
 static int next_message(Replication *r, Str *ret) {

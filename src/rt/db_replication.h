@@ -15,7 +15,8 @@ MUST_CHECK int replication_open(const char *dsn, const char *application_name, R
  * E_UNAVAILABLE: anything else, see replication_error. */
 MUST_CHECK int replication_start(Replication *r, const char *slot, const char *publication);
 /* 1: *ret is the next message, valid until the next call. 0: none came until the deadline or until the fiber was
- * woken. E_UNAVAILABLE: the stream ended. E_CANCELED. */
+ * woken. E_NOT_FOUND: the publication was not there yet when that was written. E_UNAVAILABLE: the stream ended.
+ * E_CANCELED. */
 MUST_CHECK int replication_read(Replication *r, Str *ret, int64_t deadline_us);
 MUST_CHECK int replication_write(Replication *r, Str message); /* E_UNAVAILABLE, E_CANCELED */
 const char *replication_database(const Replication *r);

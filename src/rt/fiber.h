@@ -10,6 +10,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "rt/log_context.h"
 
 #define FIBER_STACK   (128 * 1024)
 #define FIBER_FOREVER INT64_MAX
@@ -30,12 +31,7 @@ void fiber_cancel(Fiber *f); /* its waits return E_CANCELED from now on */
 MUST_CHECK int fiber_sleep(int64_t us);
 void fiber_yield(void); /* lets the other ready fibers run first */
 
-/* What the log adds to every line of this fiber, inherited by the fibers it starts. */
-typedef struct FiberContext {
-  char trace_id[33]; /* W3C trace-id, "" when there is none */
-  char saga_id[37];
-} FiberContext;
-FiberContext *fiber_context(void); /* a shared empty one outside of fibers */
+FiberContext *fiber_context(void); /* a shared empty one outside of fibers; fibers inherit their starter's */
 
 /* For the loop only: runs what is ready or past its deadline; returns the next deadline, 0 when more is ready. */
 int64_t fiber_run_ready(void);

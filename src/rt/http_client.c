@@ -4,6 +4,7 @@
 
 #include "rt/fiber.h"
 #include "rt/loop.h"
+#include "rt/span.h"
 
 #include <curl/curl.h>
 #include <stdlib.h>
@@ -224,6 +225,9 @@ static int pass_headers(Call *call) {
     const char *format = h.value.n ? "%.*s: %.*s" : "%.*s;%.*s";
     add_header(call, arena_printf(r->arena, format, STR_FMT(h.name), STR_FMT(h.value)).p);
   }
+  char traceparent[TRACEPARENT_TEXT];
+  if (!http_header(r, STR("traceparent")).p && span_traceparent(traceparent))
+    add_header(call, arena_printf(r->arena, "traceparent: %s", traceparent).p);
   add_header(call, "Expect:");
   if (!http_header(r, STR("content-type")).p)
     add_header(call, r->body.p ? "Content-Type: application/json" : "Content-Type:");

@@ -1,51 +1,71 @@
-/* Log lines: made, gathered, and written in pieces that a pipe takes whole. */
+/* Log lines: which are wanted, and how they leave: gathered for stdout, in pieces that a pipe takes whole, and handed
+ * to the forwarder. */
 #include "rt/log.h"
 
 #include "rt/fiber.h"
+#include "rt/log_forward.h"
+#include "rt/loop.h"
+#include "rt/metrics.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define GATHERED  (256 * 1024)
 #define LINE_MOST PIPE_BUF /* what write(2) promises not to mix with the lines of other processes */
 #define TEXT_MOST 3072
+#define FILE_MOST 1024    /* of LOG_LEVEL_FILE */
+#define FOLLOW_US 5000000 /* how often LOG_LEVEL_FILE is looked at */
+#define DRAIN_US  2000000
 
-typedef struct Line {
-  struct timespec time;
-  LogLevel level;
-  const char *logger;
-  Str text;
-} Line;
+static struct {
+  int64_t format;
+  const char *levels, *level_file, *forward, *tag;
+} conf;
+
+static const char *const formats[] = {"auto", "logstash", "ecs", "text", NULL};
+
+const Option log_options[] = {
+    {"LOG_LEVEL", OPTION_LEVELS, &conf.levels, "info", 0, 0, NULL, "what is logged, in all and by single loggers",
+     false},
+    {"LOG_LEVEL_FILE", OPTION_TEXT, &conf.level_file, NULL, 1, 4000, NULL,
+     "a file with levels that go before LOG_LEVEL; read again when it changes, and at SIGHUP", false},
+    {"LOG_FORMAT", OPTION_CHOICE, &conf.format, "auto", 0, 0, formats, "auto: text on a terminal, else logstash",
+     false},
+    {"LOG_FORWARD", OPTION_ADDRESS, &conf.forward, NULL, 0, 0, NULL,
+     "a Fluent Bit or Fluentd that gets every line too, by the forward protocol", false},
+    {"LOG_FORWARD_TAG", OPTION_TEXT, &conf.tag, "app.logs.normal", 1, 128, NULL, "the tag of what is sent there",
+     false},
+    {0},
+};
 
 static struct {
   LogFormat format;
-  LogLevel level;
+  LogLevels levels;
   const char *component;
-  char thread[24];
+  char thread[24], host[65];
   bool coloured;
   int fd;
-  Buf line; /* being made */
+  Buf line, json; /* being made; json: for the forwarder where line is text */
   char gathered[GATHERED];
   size_t start, end; /* what of it is not written yet */
   uint64_t dropped, reported;
-} logs = {.format = LOG_TEXT, .level = LOG_INFO, .component = "", .thread = "main", .fd = STDERR_FILENO};
-
-static const struct {
-  const char *name, *colour;
-  int value; /* logback's */
-} levels[] = {
-    [LOG_TRACE] = {"TRACE", "\033[2m", 5000},   [LOG_DEBUG] = {"DEBUG", "\033[36m", 10000},
-    [LOG_INFO] = {"INFO", "\033[32m", 20000},   [LOG_WARN] = {"WARN", "\033[33m", 30000},
-    [LOG_ERROR] = {"ERROR", "\033[31m", 40000},
-};
+  struct stat file;          /* LOG_LEVEL_FILE as last read; zero: not there */
+  char file_text[FILE_MOST]; /* what stood in it */
+  Metric *lines[LOG_OFF], *lost;
+} logs = {.format = LOG_TEXT,
+          .levels = {.level = LOG_INFO, .lowest = LOG_INFO},
+          .component = "",
+          .thread = "main",
+          .fd = STDERR_FILENO};
 
 /* A pipe is opened once more to get a description of our own: O_NONBLOCK set on the shared one would surprise the
  * processes we share it with. */
@@ -59,17 +79,39 @@ static int open_output(void) {
   return STDOUT_FILENO;
 }
 
-void log_init(LogFormat format, LogLevel level, const char *component) {
+static void register_metrics(void) {
+  for (int level = 0; level < LOG_OFF; level++) {
+    char labels[32];
+    snprintf(labels, sizeof(labels), "level=\"%s\"", log_level_name((LogLevel)level));
+    logs.lines[level] = metric_new(METRIC_COUNTER, "skald_log_lines_total", "Log lines made, by level", labels);
+  }
+  logs.lost = metric_new(METRIC_COUNTER, "skald_log_dropped_total", "Log lines lost, by where they should have gone",
+                         "output=\"stdout\"");
+}
+
+static void set_levels(const char *text) {
+  if (log_levels_parse(str_from(text), &logs.levels) < 0)
+    abort(); /* the option's type has let it through */
+}
+
+void log_start(const char *component) {
   bool terminal = isatty(STDOUT_FILENO);
   log_flush();
   signal(SIGPIPE, SIG_IGN);
   if (logs.fd != STDOUT_FILENO && logs.fd != STDERR_FILENO)
     close(logs.fd);
   logs.fd = open_output();
-  logs.format = format != LOG_AUTO ? format : terminal ? LOG_TEXT : LOG_LOGSTASH;
-  logs.level = level;
+  logs.format = conf.format != LOG_AUTO ? (LogFormat)conf.format : terminal ? LOG_TEXT : LOG_LOGSTASH;
   logs.component = component;
   logs.coloured = terminal;
+  if (gethostname(logs.host, sizeof(logs.host) - 1) < 0)
+    logs.host[0] = '\0';
+  register_metrics();
+  if (conf.forward)
+    log_forward_to(conf.forward, conf.tag);
+  set_levels(conf.levels);
+  if (log_follows_file())
+    log_reload();
 }
 
 void log_worker(int index) {
@@ -78,55 +120,100 @@ void log_worker(int index) {
   logs.dropped = logs.reported = 0;
 }
 
-bool log_on(LogLevel level) {
-  return level >= logs.level;
+void log_given(void) {
+  log_forward_given();
+}
+
+bool log_on(LogLevel level, const char *logger) {
+  return log_levels_on(&logs.levels, level, logger);
 }
 
 uint64_t log_dropped(void) {
   return logs.dropped;
 }
 
-static void add_member(Buf *b, const char *name, Str value) {
-  buf_printf(b, ",\"%s\":", name);
-  buf_json_string(b, value);
+static void count_lines(Metric *metric, uint64_t lines) {
+  if (metric) /* none before log_start */
+    metric_add(metric, (double)lines);
 }
 
-static void add_json(Buf *b, const Line *line, const struct tm *utc) {
-  char date[32];
-  strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", utc);
-  buf_printf(b, "{\"@timestamp\":\"%s.%03ldZ\",\"@version\":\"1\"", date, line->time.tv_nsec / 1000000);
-  add_member(b, "message", line->text);
-  add_member(b, "logger_name", str_from(line->logger));
-  add_member(b, "thread_name", str_from(logs.thread));
-  buf_printf(b, ",\"level\":\"%s\",\"level_value\":%d", levels[line->level].name, levels[line->level].value);
-  add_member(b, "component", str_from(logs.component));
-  const FiberContext *context = fiber_context();
-  if (context->trace_id[0])
-    add_member(b, "trace_id", str_from(context->trace_id));
-  if (context->saga_id[0])
-    add_member(b, "saga_id", str_from(context->saga_id));
-  buf_char(b, '}');
+static void count_dropped(uint64_t lines) {
+  logs.dropped += lines;
+  count_lines(logs.lost, lines);
 }
 
-/* Control characters could forge lines or drive the reader's terminal. */
-static void add_printable(Buf *b, Str text) {
-  for (size_t i = 0; i < text.n; i++)
-    buf_char(b, (unsigned char)text.p[i] < 0x20 || text.p[i] == 0x7f ? ' ' : text.p[i]);
+/* ---- levels that change while the process runs ---- */
+
+bool log_follows_file(void) {
+  return conf.level_file != NULL;
 }
 
-static void add_text(Buf *b, const Line *line, const struct tm *utc) {
-  char clock[16];
-  strftime(clock, sizeof(clock), "%H:%M:%S", utc);
-  const char *on = logs.coloured ? levels[line->level].colour : "", *off = logs.coloured ? "\033[0m" : "";
-  buf_printf(b, "%s.%03ldZ %s%-5s%s %-8s %-12s ", clock, line->time.tv_nsec / 1000000, on, levels[line->level].name,
-             off, logs.thread, line->logger);
-  add_printable(b, line->text);
-  const FiberContext *context = fiber_context();
-  if (context->trace_id[0])
-    buf_printf(b, " trace_id=%s", context->trace_id);
-  if (context->saga_id[0])
-    buf_printf(b, " saga_id=%s", context->saga_id);
+/* *ret_text is untouched unless 0 is returned. */
+static int read_file(char ret_text[FILE_MOST]) {
+  char text[FILE_MOST] = "";
+  int fd = open(conf.level_file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0)
+    return E_SYSTEM;
+  ssize_t n = read(fd, text, sizeof(text) - 1);
+  fstat(fd, &logs.file);
+  close(fd);
+  if (n < 0)
+    return E_SYSTEM;
+  text[strcspn(text, "\r\n")] = '\0';
+  memcpy(ret_text, text, sizeof(text));
+  return E_OK;
 }
+
+/* Told whatever the levels are: who changes them wants to see that they have. */
+static void take_levels(void) {
+  LogLevels levels;
+  const char *text = *logs.file_text ? logs.file_text : conf.levels;
+  if (log_levels_parse(str_from(text), &levels) < 0) {
+    log_write(LOG_WARN, "log", NULL, 0, "levels stay as they are, %s has none: %s", conf.level_file, text);
+    return;
+  }
+  logs.levels = levels;
+  log_write(LOG_INFO, "log", NULL, 0, "levels: %s", text);
+}
+
+void log_reload(void) {
+  if (read_file(logs.file_text) < 0)
+    log_write(LOG_WARN, "log", NULL, 0, "levels stay as they are, %s: %s", conf.level_file, strerror(errno));
+  else
+    take_levels();
+}
+
+/* By its times and number too, since a mounted file is replaced as a whole. */
+static bool has_changed(void) {
+  struct stat now = {0};
+  if (stat(conf.level_file, &now) < 0)
+    return false;
+  return now.st_ino != logs.file.st_ino || now.st_size != logs.file.st_size ||
+         now.st_mtim.tv_sec != logs.file.st_mtim.tv_sec || now.st_mtim.tv_nsec != logs.file.st_mtim.tv_nsec;
+}
+
+static void follow_file(void *arg) {
+  (void)arg;
+  while (fiber_sleep(FOLLOW_US) == E_OK)
+    if (has_changed())
+      log_reload();
+}
+
+void log_run(void) {
+  log_forward_run();
+  if (!log_follows_file())
+    return;
+  loop_on_hangup(log_reload);
+  if (!fiber_start("log levels", follow_file, NULL))
+    abort(); /* at start there is room for it, or the limit is a defect */
+}
+
+void log_drain(void) {
+  if (log_forward_on())
+    log_forward_drain(loop_now_us() + DRAIN_US);
+}
+
+/* ---- lines ---- */
 
 /* Cut between characters, not within one. */
 static Str shortened(Str text, size_t n) {
@@ -136,18 +223,15 @@ static Str shortened(Str text, size_t n) {
 }
 
 /* Escaping can make a text six times as long, so a line that came out too long is made again of half the text. */
-static void make_line(Line *line) {
-  struct tm utc;
-  gmtime_r(&line->time.tv_sec, &utc);
-  do {
-    buf_clear(&logs.line);
-    if (logs.format == LOG_LOGSTASH)
-      add_json(&logs.line, line, &utc);
-    else
-      add_text(&logs.line, line, &utc);
-    buf_char(&logs.line, '\n');
-    line->text = shortened(line->text, line->text.n / 2);
-  } while (logs.line.n > LINE_MOST && line->text.n > 0);
+static void make_line(Buf *out, LogRecord record, LogFormat format) {
+  for (;;) {
+    buf_clear(out);
+    log_record_write(out, &record, format, logs.coloured && format == LOG_TEXT);
+    if (out->n < LINE_MOST || record.message.n == 0)
+      break;
+    record.message = shortened(record.message, record.message.n / 2);
+  }
+  buf_char(out, '\n');
 }
 
 static void compact(void) {
@@ -162,33 +246,59 @@ static void gather(void) {
   if (logs.line.n > GATHERED - logs.end)
     compact();
   if (logs.line.n > GATHERED - logs.end) {
-    logs.dropped++;
+    count_dropped(1);
     return;
   }
   memcpy(logs.gathered + logs.end, logs.line.p, logs.line.n);
   logs.end += logs.line.n;
 }
 
-void log_write(LogLevel level, const char *logger, const char *format, ...) {
+static void forward_line(const LogRecord *record) {
+  Buf *json = &logs.line;
+  if (logs.format == LOG_TEXT) {
+    json = &logs.json;
+    make_line(json, *record, LOG_LOGSTASH);
+  }
+  log_forward_add(record, (Str){json->p, json->n - 1});
+}
+
+static void write_record(const LogRecord *record) {
+  make_line(&logs.line, *record, logs.format);
+  gather();
+  count_lines(logs.lines[record->level], 1);
+  if (log_forward_on())
+    forward_line(record);
+  if (record->level == LOG_ERROR)
+    log_flush();
+}
+
+void log_write(LogLevel level, const char *logger, const LogField *fields, int count, const char *format, ...) {
   int saved = errno;
   char text[TEXT_MOST + 2]; /* one more than is kept, to see whether the cut falls within a character */
-  Line line = {.level = level, .logger = logger};
   va_list args;
   va_start(args, format);
   int n = vsnprintf(text, sizeof(text), format, args);
   va_end(args);
-  line.text = n > TEXT_MOST ? shortened((Str){text, TEXT_MOST}, TEXT_MOST) : (Str){text, n < 0 ? 0 : (size_t)n};
-  clock_gettime(CLOCK_REALTIME, &line.time);
-  make_line(&line);
-  gather();
-  if (level == LOG_ERROR)
-    log_flush();
+  const FiberContext *context = fiber_context();
+  LogRecord record = {.level = level,
+                      .logger = logger,
+                      .thread = logs.thread,
+                      .component = context->component ? context->component : logs.component,
+                      .host = logs.host,
+                      .context = context,
+                      .fields = fields,
+                      .field_count = count};
+  record.message = n > TEXT_MOST ? shortened((Str){text, TEXT_MOST}, TEXT_MOST) : (Str){text, n < 0 ? 0 : (size_t)n};
+  clock_gettime(CLOCK_REALTIME, &record.time);
+  write_record(&record);
   errno = saved;
 }
 
 static void drop_gathered(void) {
+  uint64_t lines = 0;
   for (size_t i = logs.start; i < logs.end; i++)
-    logs.dropped += logs.gathered[i] == '\n';
+    lines += logs.gathered[i] == '\n';
+  count_dropped(lines);
   logs.start = logs.end = 0;
 }
 
@@ -233,6 +343,6 @@ void log_flush(void) {
     return;
   uint64_t lost = logs.dropped - logs.reported;
   logs.reported = logs.dropped;
-  log_write(LOG_WARN, "log", "%llu lines were lost: the output did not take them", (unsigned long long)lost);
+  log_write(LOG_WARN, "log", NULL, 0, "%llu lines were lost: the output did not take them", (unsigned long long)lost);
   (void)write_gathered();
 }

@@ -16,13 +16,13 @@ static struct {
   uv_prepare_t before_poll;
   uv_idle_t no_sleep; /* active: the next poll only looks */
   bool expired;       /* a fiber's deadline has passed */
-  uv_signal_t signals[2];
+  uv_signal_t signals[2], hangup_signal;
   struct {
     void (*fn)(void *arg);
     void *arg;
   } hooks[HOOKS];
   int hook_count;
-  void (*terminate)(void);
+  void (*terminate)(void), (*hangup)(void);
   bool stopped;
   int64_t began_us;
 } loop;
@@ -49,6 +49,12 @@ static void on_signal(uv_signal_t *handle, int number) {
   (void)number;
   if (loop.terminate)
     loop.terminate();
+}
+
+static void on_hangup(uv_signal_t *handle, int number) {
+  (void)handle;
+  (void)number;
+  loop.hangup();
 }
 
 static void must(int rc) {
@@ -136,4 +142,10 @@ void loop_before_poll(void (*fn)(void *arg), void *arg) {
 
 void loop_on_terminate(void (*fn)(void)) {
   loop.terminate = fn;
+}
+
+void loop_on_hangup(void (*fn)(void)) {
+  loop.hangup = fn;
+  must(uv_signal_init(&loop.uv, &loop.hangup_signal));
+  must(uv_signal_start(&loop.hangup_signal, on_hangup, SIGHUP));
 }

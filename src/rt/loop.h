@@ -23,5 +23,7 @@ void loop_before_poll(void (*fn)(void *arg), void *arg);
 
 /* fn is called in the loop (never in signal context) for each SIGTERM/SIGINT; later calls replace fn. */
 void loop_on_terminate(void (*fn)(void));
+/* The same for SIGHUP, which otherwise ends the process. Once per loop. */
+void loop_on_hangup(void (*fn)(void));
 
 #endif

@@ -26,9 +26,15 @@ void router_compile(Service *s) {
   for (size_t i = 0; i < n; i++) {
     RouteState *state = &s->routes[i];
     state->count = split(str_from(s->def->routes[i].path), state->segments);
-    for (int k = 0; k < state->count; k++)
-      if (state->segments[k].p[0] == '{')
-        state->segments[k] = (Str){0};
+    state->saga = -1;
+    for (int k = 0, captured = 0; k < state->count; k++) {
+      if (state->segments[k].p[0] != '{')
+        continue;
+      if (str_eq(state->segments[k], STR("{saga}")))
+        state->saga = captured;
+      captured++;
+      state->segments[k] = (Str){0};
+    }
   }
 }
 

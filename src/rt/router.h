@@ -9,6 +9,7 @@
 typedef struct RouteState {
   Str segments[ROUTE_SEGMENTS]; /* absent: captured */
   int count;
+  int saga;                    /* which of the captured ones is {saga}; -1: none */
   struct HttpSeries *requests; /* how they went */
 } RouteState;
 

@@ -11,6 +11,7 @@
 #include "rt/metrics.h"
 #include "rt/problem.h"
 #include "rt/router.h"
+#include "rt/span.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,8 +85,10 @@ void service_start_all(int worker, int connections, int batch) {
       db_start(s->db, connections, batch);
     if (worker == 0 && has_keyed_route(s) && !fiber_start("idempotency retention", idempotency_retention, s))
       abort();
+    fiber_context()->component = s->def->name; /* of the fibers it starts */
     if (s->def->start)
       s->def->start(s, worker);
+    fiber_context()->component = NULL;
   }
 }
 
@@ -109,12 +112,25 @@ static int read_body(Req *req, void **ret_in) {
   return rc;
 }
 
+static RouteState *route_state(const Req *req) {
+  return &req->service->routes[req->route - req->service->def->routes];
+}
+
+/* A saga's calls say in their path whose they are. */
+static void note_saga(const Req *req) {
+  Uuid id;
+  int i = route_state(req)->saga;
+  if (i >= 0 && uuid_parse(req->params[i], &id) == 0)
+    uuid_format(id, fiber_context()->saga_id);
+}
+
 static int run(Req *req) {
   Str allow;
   int rc = router_match(req->service, req, &allow);
   if (rc == E_METHOD)
     http_reply_header(req->reply, STR("allow"), allow);
   TRY(rc);
+  note_saga(req);
   void *in;
   TRY(read_body(req, &in));
   rc = idempotency_begin(req);
@@ -127,19 +143,36 @@ static void reply_problem(Req *req, int code) {
   problem_reply(req->arena, &problem, req->reply);
   for (int i = 0; i < made.header_count; i++)
     http_reply_header(req->reply, made.headers[i].name, made.headers[i].value);
+}
+
+/* What failed for our own reasons is told of, once; the rest is for who asks for it. */
+static void log_request(const Req *req, int code, int64_t took_us) {
+  const char *route = req->route ? req->route->path : "?", *error = code < 0 ? err_info(code)->name : NULL;
+  const LogField fields[] = {{LOG_HTTP_METHOD, req->http->method, 0},
+                             {LOG_HTTP_ROUTE, str_from(route), 0},
+                             {LOG_HTTP_STATUS, (Str){0}, req->reply->status},
+                             {LOG_DURATION, (Str){0}, took_us},
+                             {error ? LOG_ERROR_CODE : LOG_NO_KEY, str_from(error), 0}};
   if (req->reply->status >= 500)
-    LOG(WARN, req->service->def->name, "%.*s %s: %s%s%.*s", STR_FMT(req->http->method),
-        req->route ? req->route->path : "?", err_info(code)->name, req->detail.p ? ": " : "", STR_FMT(req->detail));
+    LOG_WITH(WARN, "http", fields, "%.*s %s: %s%s%.*s", STR_FMT(req->http->method), route, error ? error : "failed",
+             req->detail.p ? ": " : "", STR_FMT(req->detail));
+  else
+    LOG_WITH(DEBUG, "http", fields, "%.*s %s: %d", STR_FMT(req->http->method), route, req->reply->status);
 }
 
 /* Returns the series of the route. */
 static const HttpSeries *dispatch(Service *s, HttpRequest *request, HttpReply *reply) {
+  int64_t began = loop_now_us();
+  FiberContext *context = fiber_context(), outer = *context;
+  span_begin(s->def->name);
   Req req = {.http = request, .arena = request->arena, .service = s, .db = s->db, .reply = reply};
   *reply = (HttpReply){0};
   int rc = run(&req);
   if (rc < 0)
     reply_problem(&req, rc);
-  return req.route ? s->routes[req.route - s->def->routes].requests : http_metrics_other();
+  log_request(&req, rc, loop_now_us() - began);
+  *context = outer;
+  return req.route ? route_state(&req)->requests : http_metrics_other();
 }
 
 static int call_peer(const char *name, const HttpRequest *request, HttpReply *reply) {
@@ -253,8 +286,10 @@ static const HttpSeries *answer(HttpRequest *request, HttpReply *reply) {
   str_cut(&rest, '/');
   Str name = str_cut(&rest, '/');
   for (int i = 0; i < registry.count; i++)
-    if (str_eq(str_from(registry.services[i].def->name), name))
+    if (str_eq(str_from(registry.services[i].def->name), name)) {
+      span_receive_request(request);
       return dispatch(&registry.services[i], request, reply);
+    }
   problem_reply(request->arena, &(Problem){.code = E_NOT_FOUND, .detail = STR("there is nothing at this path")}, reply);
   return http_metrics_other();
 }

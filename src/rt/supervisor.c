@@ -47,6 +47,7 @@ static void start_worker(Group *g, int index) {
     _exit(0);
   }
   g->workers[index].pid = pid;
+  log_given();
 }
 
 static void reap(Group *g) {
@@ -100,6 +101,10 @@ static void wait_signal(Group *g, int64_t us) {
     g->stopping_us = loop_now_us();
     signal_all(g, SIGTERM);
   }
+  if (number == SIGHUP) {
+    log_reload();
+    signal_all(g, SIGHUP);
+  }
   reap(g);
 }
 
@@ -128,6 +133,10 @@ int supervise(int workers, void (*worker)(int index), void (*closing)(void), int
   sigaddset(&g.signals, SIGTERM);
   sigaddset(&g.signals, SIGINT);
   sigaddset(&g.signals, SIGCHLD);
+  if (log_follows_file()) {
+    sigaddset(&g.signals, SIGHUP);
+    signal(SIGHUP, SIG_IGN); /* in a worker that has not come to handle it yet; here it is waited for */
+  }
   sigprocmask(SIG_BLOCK, &g.signals, &g.old_mask);
   while (!g.stopping) {
     int64_t wait = start_missing(&g);

@@ -4,6 +4,7 @@
 #include "rt/log.h"
 #include "rt/loop.h"
 #include "rt/random.h"
+#include "rt/span.h"
 #include "saga/run.h"
 
 #include <stdio.h>
@@ -85,6 +86,14 @@ void saga_release(SagaRun *run) {
     arena_free(run->arena);
 }
 
+/* For the log: what this fiber, and those it starts, do from now on is for this saga. */
+static void work_for(Uuid id, const SagaType *type) {
+  FiberContext *context = fiber_context();
+  uuid_format(id, context->saga_id);
+  context->saga_type = type->name;
+  context->saga_subject = type->subject;
+}
+
 static bool is_busy(const SagaEngine *e) {
   return e->active_count > 0 || e->claiming;
 }
@@ -137,6 +146,7 @@ static int set_going(SagaRun *run) {
 int saga_begin(SagaRun *run, const DbStmt *statements, int count, int64_t deadline_us) {
   if (run->engine->active_count >= saga_config.running_most)
     return E_BUSY;
+  work_for(run->id, run->type);
   TRY(saga_store_begin(run->engine->store, run, statements, count, deadline_us));
   metric_add(stats_of(run)->started, 1);
   if (set_going(run) < 0) { /* stored, so it is not lost: recovery picks it up when its lease ends */
@@ -215,11 +225,25 @@ static int drive(SagaRun *run) {
   return rc == E_REFUSED ? roll_back(run) : rc;
 }
 
+static void log_end(const SagaRun *run) {
+  const LogField fields[] = {
+      {LOG_SAGA_STATE, str_from(saga_state_name(run->state)), 0},
+      {LOG_DURATION, (Str){0}, loop_now_us() - run->began_us},
+      {run->failed_step.p ? LOG_STEP : LOG_NO_KEY, run->failed_step, 0},
+      {run->reason.p ? LOG_REASON : LOG_NO_KEY, run->reason, 0},
+  };
+  if (run->state == SAGA_SUCCEEDED)
+    LOG_WITH(DEBUG, "saga", fields, "succeeded");
+  else
+    LOG_WITH(INFO, "saga", fields, "rolled back: %.*s did not succeed: %.*s", STR_FMT(run->failed_step),
+             STR_FMT(run->reason));
+}
+
 void saga_drive(void *arg) {
   SagaRun *run = arg;
-  uuid_format(run->id, fiber_context()->saga_id);
   int rc = drive(run);
   if (rc == 0) {
+    log_end(run);
     run->ended = true;
     saga_stats_ended(stats_of(run), run);
     if (run->type->ended)
@@ -240,16 +264,19 @@ static const SagaType *type_named(const SagaEngine *e, Str name) {
   return NULL;
 }
 
+/* The fiber it starts goes on with the saga's trace. */
 static void adopt(SagaEngine *e, const SagaClaim *claim) {
+  static const SagaType unknown = {.name = "unknown"};
   const SagaType *type = type_named(e, claim->type);
   SagaRun *run;
-  char id[UUID_TEXT];
-  uuid_format(claim->id, id);
+  span_resume(claim->traceId);
+  work_for(claim->id, type ? type : &unknown);
   if (!type || saga_new(e, type, claim->id, claim->input, &run) < 0) {
-    LOG(ERROR, "saga", "%s of type %.*s cannot be read by this version", id, STR_FMT(claim->type));
+    LOG(ERROR, "saga", "its type %.*s, or its input, cannot be read by this version", STR_FMT(claim->type));
     return;
   }
-  LOG(INFO, "saga", "%s taken over in state %.*s", id, STR_FMT(claim->state));
+  const LogField fields[] = {{LOG_SAGA_STATE, claim->state, 0}};
+  LOG_WITH(INFO, "saga", fields, "taken over in state %.*s", STR_FMT(claim->state));
   metric_add(stats_of(run)->takeovers, 1);
   run->began_us -= claim->ageUs;
   run->epoch = claim->epoch;
@@ -259,7 +286,7 @@ static void adopt(SagaEngine *e, const SagaClaim *claim) {
   for (int i = 0; i < type->step_count; i++)
     run->steps[i].started = true; /* whatever the one before us had reached */
   if (set_going(run) < 0)
-    LOG(WARN, "saga", "%s waits for a free fiber", id);
+    LOG(WARN, "saga", "waits for a free fiber");
   saga_release(run);
 }
 
@@ -271,8 +298,10 @@ static void recover(void *arg) {
     List claims = {0};
     e->claiming = true;
     int rc = saga_store_claim(e->store, arena, mine, &claims);
+    FiberContext own = *fiber_context();
     for (size_t i = 0; i < claims.count; i++)
       adopt(e, &((SagaClaim *)claims.items)[i]);
+    *fiber_context() = own;
     e->claiming = false;
     wake_stopper(e);
     if (rc < 0 && rc != E_UNAVAILABLE)

@@ -73,6 +73,7 @@ typedef struct SagaType {
   /* The caller's statements of the same transaction as the saga's end (at most 4); returns how many. */
   int (*finish)(const SagaRun *run, bool success, DbStmt *statements);
   void (*ended)(const SagaRun *run); /* once its end is stored; may be NULL */
+  LogKey subject; /* what the saga's id is also the id of, as the log calls it; LOG_NO_KEY: nothing */
 } SagaType;
 
 #endif

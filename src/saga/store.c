@@ -92,7 +92,7 @@ void saga_store_open(SagaStore *s, Db *db, const char *owner, int64_t lease_us) 
 int saga_store_begin(SagaStore *s, const SagaRun *run, const DbStmt *statements, int count, int64_t deadline_us) {
   DbStmt *all = ARENA_ARRAY(run->arena, DbStmt, (size_t)count + 1);
   memcpy(all, statements, sizeof(*all) * (size_t)count);
-  const char *trace = fiber_context()->trace_id;
+  const char *trace = fiber_context()->trace.trace_id;
   const DbValue values[] = {V_UUID(run->id),
                             V_TEXT(str_from(run->type->name)),
                             V_TEXT(s->owner),

@@ -3,6 +3,7 @@
 #include "rt/metrics.h"
 #include "rt/random.h"
 #include "rt/req.h"
+#include "rt/span.h"
 #include "services/services.h"
 #include "sql.h"
 
@@ -39,18 +40,18 @@ static const Field buy_fields[] = {
 
 #define INSERT_HISTORY                                                                                                 \
   "INSERT INTO billing.history_billings "                                                                              \
-  "(id, billing_id, sum, last_value_wallet, current_value_wallet, type_operation, status) "
+  "(id, billing_id, sum, last_value_wallet, current_value_wallet, type_operation, status, traceparent) "
 
 static const Sql select_account = {"SELECT id, wallet FROM billing.accounts WHERE id = $1"};
 static const Sql delete_account = {"DELETE FROM billing.accounts WHERE id = $1 RETURNING 1"};
 static const Sql create_with_history = {
     "WITH account AS (INSERT INTO billing.accounts (id, wallet) VALUES ($1, $2) RETURNING id, wallet) " INSERT_HISTORY
-    "SELECT $3::uuid, id, wallet, 0, wallet, 'CREATE', 'SUCCESS' FROM account"};
+    "SELECT $3::uuid, id, wallet, 0, wallet, 'CREATE', 'SUCCESS', $4::text FROM account"};
 /* $4: the most a wallet may hold before, so that it stays within what can be stored. */
 static const Sql refill_with_history = {
     "WITH account AS (UPDATE billing.accounts SET wallet = wallet + $2 WHERE id = $1 AND wallet <= $4 "
     "  RETURNING id, wallet) " INSERT_HISTORY
-    "SELECT $3::uuid, id, $2, wallet - $2, wallet, 'REFILL', 'SUCCESS' FROM account"};
+    "SELECT $3::uuid, id, $2, wallet - $2, wallet, 'REFILL', 'SUCCESS', $5::text FROM account"};
 /* Nothing was done, so nothing is remembered: the key may be used again. */
 static const Sql forget_refused_key = {"DELETE FROM billing.idempotency WHERE key = $1 "
                                        "AND NOT EXISTS (SELECT FROM billing.history_billings WHERE id = $2)"};
@@ -62,7 +63,7 @@ static const Sql buy_with_history = {
     "taken AS (UPDATE billing.accounts a SET wallet = account.wallet - $2::numeric FROM account "
     "  WHERE a.id = $1 AND account.enough) " INSERT_HISTORY
     "SELECT $3::uuid, $1, $2::numeric, wallet, CASE WHEN enough THEN wallet - $2::numeric ELSE wallet END, 'BUY', "
-    "  CASE WHEN enough THEN 'SUCCESS' ELSE 'FAILED' END FROM account"};
+    "  CASE WHEN enough THEN 'SUCCESS' ELSE 'FAILED' END, $4::text FROM account"};
 static const Sql answer_bought = {
     "SELECT CASE WHEN EXISTS (SELECT FROM billing.history_billings WHERE id = $1 AND status = 'SUCCESS') "
     "THEN '{\"status\":true}' ELSE '{\"status\":false}' END"};
@@ -74,7 +75,7 @@ static const Sql open_once = {
     "  ON CONFLICT (id) DO NOTHING RETURNING billing_id, state), "
     "account AS (INSERT INTO billing.accounts (id, wallet) SELECT billing_id, 0 FROM step WHERE state = 'OPEN' "
     "  RETURNING id), "
-    "history AS (" INSERT_HISTORY "SELECT $3::uuid, id, 0, 0, 0, 'CREATE', 'SUCCESS' FROM account) "
+    "history AS (" INSERT_HISTORY "SELECT $3::uuid, id, 0, 0, 0, 'CREATE', 'SUCCESS', $4::text FROM account) "
     "SELECT state FROM step"};
 static const Sql buy_once = {
     "WITH account AS (SELECT wallet FROM billing.accounts WHERE id = $2 FOR UPDATE), "
@@ -86,7 +87,7 @@ static const Sql buy_once = {
     "  WHERE a.id = $2 AND step.state = 'TAKEN'), "
     "history AS (" INSERT_HISTORY "SELECT $4::uuid, $2, $3::numeric, wallet, "
     "    CASE state WHEN 'TAKEN' THEN wallet - $3::numeric ELSE wallet END, 'BUY', "
-    "    CASE state WHEN 'TAKEN' THEN 'SUCCESS' ELSE 'FAILED' END FROM account, step) "
+    "    CASE state WHEN 'TAKEN' THEN 'SUCCESS' ELSE 'FAILED' END, $5::text FROM account, step) "
     "SELECT state FROM step"};
 static const Sql select_state = {"SELECT state FROM billing.step WHERE id = $1"};
 
@@ -101,7 +102,13 @@ static const Sql refund_taken = {
     "  RETURNING billing_id, sum), "
     "account AS (UPDATE billing.accounts a SET wallet = a.wallet + step.sum FROM step WHERE a.id = step.billing_id "
     "  RETURNING a.id, a.wallet, step.sum) " INSERT_HISTORY
-    "SELECT $2::uuid, id, sum, wallet - sum, wallet, 'REFUND', 'SUCCESS' FROM account"};
+    "SELECT $2::uuid, id, sum, wallet - sum, wallet, 'REFUND', 'SUCCESS', $3::text FROM account"};
+
+/* For the row that tells of the operation: whoever hears of it goes on with the trace. */
+static DbValue own_trace(const Req *req) {
+  char text[TRACEPARENT_TEXT];
+  return V_TEXT(span_traceparent(text) ? arena_str(req->arena, str_from(text)) : (Str){0});
+}
 
 static struct { Metric *created, *refilled, *bought, *short_of, *refunded; } operations;
 
@@ -122,8 +129,9 @@ static int create_account(Req *req, void *in) {
   Account *a = in;
   a->id = uuid_new();
   reply_object(req, 200, account_fields, a);
-  int rc =
-      req_commit(req, &DB_STMT(&create_with_history, V_UUID(a->id), V_MONEY(a->wallet), V_UUID(uuid_new())), 1, NULL);
+  const DbStmt create =
+      DB_STMT(&create_with_history, V_UUID(a->id), V_MONEY(a->wallet), V_UUID(uuid_new()), own_trace(req));
+  int rc = req_commit(req, &create, 1, NULL);
   if (rc == 0)
     metric_add(operations.created, 1);
   return rc;
@@ -160,7 +168,8 @@ static int refill(Req *req, void *in) {
   TRY(req_money(req, 1, &sum));
   reply_status(req, true);
   const DbStmt statements[] = {
-      DB_STMT(&refill_with_history, V_UUID(account), V_MONEY(sum), V_UUID(history), V_MONEY(MONEY_MAX - sum)),
+      DB_STMT(&refill_with_history, V_UUID(account), V_MONEY(sum), V_UUID(history), V_MONEY(MONEY_MAX - sum),
+              own_trace(req)),
       DB_STMT(&forget_refused_key, V_TEXT(req->key), V_UUID(history)),
   };
   db_hot_key(account);
@@ -181,8 +190,9 @@ static int buy(Req *req, void *in) {
   TRY(req_money(req, 1, &sum));
   db_hot_key(account);
   DbResult row;
-  int rc = req_commit_answer(req, &DB_STMT(&buy_with_history, V_UUID(account), V_MONEY(sum), V_UUID(history)), 1,
-                             DB_STMT(&answer_bought, V_UUID(history)), &row);
+  int rc = req_commit_answer(
+      req, &DB_STMT(&buy_with_history, V_UUID(account), V_MONEY(sum), V_UUID(history), own_trace(req)), 1,
+      DB_STMT(&answer_bought, V_UUID(history)), &row);
   if (rc == 0 && row.affected)
     metric_add(str_eq(req->reply->body, STR("{\"status\":true}")) ? operations.bought : operations.short_of, 1);
   return rc;
@@ -225,7 +235,8 @@ static int open_account(Req *req, void *in) {
   Str state;
   TRY(req_uuid(req, 0, &saga));
   Uuid id = uuid_child(saga, SAGA_OPEN);
-  TRY(once(req, DB_STMT(&open_once, V_UUID(id), V_UUID(step->billingId), V_UUID(uuid_new())), id, &state));
+  TRY(once(req, DB_STMT(&open_once, V_UUID(id), V_UUID(step->billingId), V_UUID(uuid_new()), own_trace(req)), id,
+           &state));
   if (!str_eq(state, STR("OPEN")))
     return refuse(req, state);
   return reply_object(req, 200, account_fields, &(Account){.id = step->billingId});
@@ -238,8 +249,10 @@ static int buy_step(Req *req, void *in) {
   TRY(req_uuid(req, 0, &saga));
   Uuid id = uuid_child(saga, SAGA_BUY);
   db_hot_key(step->billingId);
-  TRY(once(req, DB_STMT(&buy_once, V_UUID(id), V_UUID(step->billingId), V_MONEY(step->sum), V_UUID(uuid_new())), id,
-           &state));
+  TRY(once(
+      req,
+      DB_STMT(&buy_once, V_UUID(id), V_UUID(step->billingId), V_MONEY(step->sum), V_UUID(uuid_new()), own_trace(req)),
+      id, &state));
   return str_eq(state, STR("TAKEN")) ? reply_status(req, true) : refuse(req, state);
 }
 
@@ -266,7 +279,8 @@ static int refund(Req *req, void *in) {
   Uuid saga;
   TRY(req_uuid(req, 0, &saga));
   Uuid id = uuid_child(saga, SAGA_BUY);
-  return cancel(req, id, step->billingId, step->sum, DB_STMT(&refund_taken, V_UUID(id), V_UUID(uuid_new())));
+  return cancel(req, id, step->billingId, step->sum,
+                DB_STMT(&refund_taken, V_UUID(id), V_UUID(uuid_new()), own_trace(req)));
 }
 
 static const Route routes[] = {

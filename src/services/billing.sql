@@ -36,3 +36,11 @@ CREATE TABLE billing.idempotency (
   body        text,
   created_at  timestamptz NOT NULL DEFAULT now()
 );
+
+-- migration 2: which trace an operation belongs to
+-- W3C's traceparent. billing_pub shows the columns that it always has: what it publishes is a contract with its readers.
+-- billing_pub_traced shows this one too, for readers that go on with the trace.
+ALTER TABLE billing.history_billings ADD COLUMN traceparent text;
+ALTER PUBLICATION billing_pub SET TABLE billing.history_billings (id, billing_id, sum, last_value_wallet,
+  current_value_wallet, type_operation, status);
+CREATE PUBLICATION billing_pub_traced FOR TABLE billing.history_billings WITH (publish = 'insert');

@@ -12,6 +12,7 @@
 #include "rt/metrics.h"
 #include "rt/random.h"
 #include "rt/req.h"
+#include "rt/span.h"
 #include "services/services.h"
 #include "sql.h"
 
@@ -178,7 +179,7 @@ typedef struct Operation {
 
 typedef struct Account { /* whose user is looked for */
   Uuid billingId, userId;
-  Str email;
+  Str email, traceparent; /* traceparent: of the first event that asks; absent: none */
   bool answered;
 } Account;
 
@@ -187,6 +188,7 @@ typedef struct Row { /* a notification to be stored */
   Str email, message;
   int64_t lsn;
   int account; /* its place in Work's accounts, -1 without a billing id */
+  Str traceparent;
   int64_t commit_us;
 } Row;
 
@@ -349,14 +351,14 @@ typedef struct Work {
   int64_t inserted; /* of the rows, those that were not there before */
 } Work;
 
-static int find_account(Work *w, Uuid billing_id) {
+static int find_account(Work *w, Uuid billing_id, Str traceparent) {
   if (uuid_is_nil(billing_id))
     return -1;
   int i = 0;
   while (i < w->account_count && !uuid_eq(w->accounts[i].billingId, billing_id))
     i++;
   if (i == w->account_count)
-    w->accounts[w->account_count++] = (Account){.billingId = billing_id};
+    w->accounts[w->account_count++] = (Account){.billingId = billing_id, .traceparent = traceparent};
   return i;
 }
 
@@ -370,17 +372,30 @@ static Str printable(Arena *arena, Str payload) {
   return buf_view(&hex);
 }
 
-static void add_dead_letter(Work *w, const ChangeEvent *event, const char *reason) {
+/* The fiber goes on with the trace of the operation that an event tells of. */
+static void work_for(Uuid history_id, Str traceparent) {
+  FiberContext *context = fiber_context();
+  span_receive(traceparent);
+  context->event_id[0] = '\0';
+  if (!uuid_is_nil(history_id))
+    uuid_format(history_id, context->event_id);
+}
+
+static void add_dead_letter(Work *w, const ChangeEvent *event, Str traceparent, const char *reason) {
+  FiberContext own = *fiber_context();
+  work_for((Uuid){0}, traceparent);
   LOG(WARN, "notification", "dead letter at %.*s: %s", STR_FMT(event->position), reason);
+  *fiber_context() = own;
   w->dead[w->dead_count++] = (DeadLetter){event->position, str_from(reason), printable(w->arena, event->value)};
 }
 
-static void add_row(Work *w, const Operation *o, const Envelope *envelope) {
+static void add_row(Work *w, const Operation *o, const Envelope *envelope, Str traceparent) {
   w->rows[w->row_count++] = (Row){.id = uuid_new(),
                                   .historyId = o->id,
                                   .billingId = o->billing_id,
                                   .message = message_of(w->arena, o),
-                                  .account = find_account(w, o->billing_id),
+                                  .account = find_account(w, o->billing_id, traceparent),
+                                  .traceparent = traceparent,
                                   .lsn = envelope->lsn,
                                   .commit_us = envelope->commit_us};
 }
@@ -388,7 +403,7 @@ static void add_row(Work *w, const Operation *o, const Envelope *envelope) {
 static void read_event(Work *w, const ChangeEvent *event) {
   Envelope envelope;
   if (envelope_parse(w->arena, event->value, &envelope) < 0) {
-    add_dead_letter(w, event, "not a change event");
+    add_dead_letter(w, event, event->traceparent, "not a change event");
     return;
   }
   if (envelope.op != 'c') {
@@ -397,10 +412,13 @@ static void read_event(Work *w, const ChangeEvent *event) {
   }
   Operation operation;
   const char *problem = read_operation(w->arena, envelope.after, &operation);
+  Str traceparent = event->traceparent;
+  if (!traceparent.p && envelope.after)
+    (void)read_text(envelope.after, STR("traceparent"), &traceparent);
   if (problem)
-    add_dead_letter(w, event, problem);
+    add_dead_letter(w, event, traceparent, problem);
   else
-    add_row(w, &operation, &envelope);
+    add_row(w, &operation, &envelope, traceparent);
 }
 
 static void read_batch(Work *w, const ChangeBatch *batch) {
@@ -452,12 +470,15 @@ typedef struct Lookup { /* shared by the fibers that work it off */
 } Lookup;
 
 static void look_up_rest(Lookup *l) {
+  FiberContext own = *fiber_context();
   while (l->next < l->count && l->error == E_OK) {
     Account *account = &l->accounts[l->next++];
+    span_receive(account->traceparent);
     int rc = account->answered ? E_OK : ask_user(l->arena, account);
     if (rc < 0)
       l->error = rc;
   }
+  *fiber_context() = own;
 }
 
 static void help_look_up(void *arg) {
@@ -548,6 +569,17 @@ static void count_events(Consumer *c, const Work *w) {
     fiber_wake(c->addresser);
 }
 
+static void log_rows(const Work *w) {
+  if (!log_on(LOG_DEBUG, "notification"))
+    return;
+  FiberContext own = *fiber_context();
+  for (int i = 0; i < w->row_count; i++) {
+    work_for(w->rows[i].historyId, w->rows[i].traceparent);
+    LOG(DEBUG, "notification", "noted");
+  }
+  *fiber_context() = own;
+}
+
 /* Again and again until it is stored: the rows were checked before, so what fails is the user service or the database.
  */
 static int handle_batch(Consumer *c, const ChangeBatch *batch) {
@@ -565,6 +597,7 @@ static int handle_batch(Consumer *c, const ChangeBatch *batch) {
     wait_us = wait_us * 2 < RETRY_MOST_US ? wait_us * 2 : RETRY_MOST_US;
   }
   count_events(c, &work);
+  log_rows(&work);
   return E_OK;
 }
 
@@ -664,6 +697,7 @@ static Source *new_source(void) {
   return wal_source_new(&(WalConfig){.dsn = config.billing_dsn,
                                      .slot = NOTIFICATION_SLOT,
                                      .publication = NOTIFICATION_PUBLICATION,
+                                     .fallback = NOTIFICATION_PUBLICATION_PLAIN,
                                      .name = "postgres"});
 }
 

@@ -4,8 +4,10 @@
 
 #include "rt/config.h"
 
-#define NOTIFICATION_SLOT        "billing_cdc"
-#define NOTIFICATION_PUBLICATION "billing_pub"
+#define NOTIFICATION_SLOT "billing_cdc"
+/* With each row's traceparent; and as it was before there was one, for what was written then. */
+#define NOTIFICATION_PUBLICATION       "billing_pub_traced"
+#define NOTIFICATION_PUBLICATION_PLAIN "billing_pub"
 
 extern const Option notification_options[];
 void notification_use_wal(const char *billing_dsn); /* before the services start; the text must stay */

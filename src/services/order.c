@@ -327,7 +327,7 @@ static void count_order(const SagaRun *run) {
 }
 
 static const SagaType sagas[] = {
-    {"order", order_steps, STEPS, load_saga, finish_saga, count_order},
+    {"order", order_steps, STEPS, load_saga, finish_saga, count_order, LOG_ORDER_ID},
     {0},
 };
 

@@ -94,7 +94,7 @@ static const SagaStep registration_steps[] = {
 };
 
 static const SagaType sagas[] = {
-    {"registration", registration_steps, 1, load_registration, finish_registration, NULL},
+    {"registration", registration_steps, 1, load_registration, finish_registration, NULL, LOG_USER_ID},
     {0},
 };
 

@@ -162,6 +162,32 @@ TEST(a_table_without_key) {
   CHECK(record_has_key(table_of(arena, NULL, false)));
 }
 
+/* As the row of an operation is published with its trace: what readers of the value get does not change by it. */
+TEST(the_trace_column_is_in_no_value_and_no_schema) {
+  SCOPED_ARENA arena = arena_new();
+  PgoColumn columns[COLUMNS + 1];
+  PgoCell cells[COLUMNS + 1];
+  for (int i = 0; i <= COLUMNS; i++) { /* the trace at place 2 */
+    columns[i] = i == 2 ? (PgoColumn){STR("traceparent"), 25, -1, false} : history_columns[i > 2 ? i - 1 : i];
+    cells[i] = i == 2 ? (PgoCell){'t', STR("00-ab")} : purchase_cells[i > 2 ? i - 1 : i];
+  }
+  PgoRelation relation = {.schema = history.schema, .name = history.name, .count = COLUMNS + 1, .columns = columns};
+  PgoTuple row = {COLUMNS + 1, cells};
+  static const Str primary_key[] = {STR("id")};
+  const ColumnFacts facts[COLUMNS + 1] = {{.required = true}};
+  RecordStyle style = {.prefix = STR("postgres"), .schemas = true, .trace_column = STR("traceparent")};
+  RecordTable *table = NULL;
+  Str error = {0};
+  CHECK_INT(record_table_new(arena, &style, &relation, &(RecordFacts){primary_key, 1, facts}, &table, &error), E_OK);
+  const RecordTable *plain = table_of(arena, NULL, true);
+  CHECK_STR(value_of(arena, table, 'c', NULL, &row), value_of(arena, plain, 'c', NULL, &purchase));
+  CHECK_STR(key_of(arena, table, &row), key_of(arena, plain, &purchase));
+  CHECK_STR(record_trace(table, &row), "00-ab");
+  cells[2] = (PgoCell){'n', {0}};
+  CHECK(record_trace(table, &row).p == NULL && record_trace(table, NULL).p == NULL);
+  CHECK(record_trace(plain, &purchase).p == NULL);
+}
+
 TEST(a_type_that_is_not_known_is_refused_by_name) {
   SCOPED_ARENA arena = arena_new();
   PgoColumn columns[] = {{STR("id"), 2950, -1, true}, {STR("place"), 600, -1, false}};

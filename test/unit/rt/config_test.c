@@ -122,3 +122,42 @@ TEST(help_is_aligned_and_keeps_secrets) {
                       "T_WAIT    10s      duration, 1ms to 5m  wait\n"
                       "T_FORMAT  auto     auto | text          how\n");
 }
+
+static void check_address(const char *text, const char *host, int64_t port) {
+  Str got = {0};
+  int64_t number = 0;
+  CHECK_INT(config_address(str_from(text), &got, &number), host ? 0 : E_FIELD);
+  CHECK_STR(got, host);
+  CHECK_INT(number, port);
+}
+
+TEST(addresses) {
+  check_address("fluent-bit:24224", "fluent-bit", 24224);
+  check_address("127.0.0.1:1", "127.0.0.1", 1);
+  check_address("[::1]:65535", "::1", 65535);
+  static const char *const bad[] = {"",      "host",        "host:",   ":24224",   "host:0", "host:65536",
+                                    "::1:1", "host:24224x", "host:-1", "[]:24224", "[::1]:", "::1"};
+  for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+    check_address(bad[i], NULL, 0);
+}
+
+TEST(checked_texts) {
+  const char *levels = NULL, *address = NULL;
+  const Option checked[] = {
+      {.env = "T_LEVELS", .type = OPTION_LEVELS, .target = &levels, .def = "info,saga=debug", .help = "levels"},
+      {.env = "T_ADDRESS", .type = OPTION_ADDRESS, .target = &address, .def = "host:1", .help = "address"},
+      {0}};
+  FILE *err = fmemopen(messages, sizeof(messages), "w");
+  CHECK_INT(config_load(checked, err), 0);
+  CHECK_STR(levels, "info,saga=debug");
+  CHECK_STR(address, "host:1");
+  setenv("T_LEVELS", "info,saga=loud", 1);
+  setenv("T_ADDRESS", "host", 1);
+  CHECK_INT(config_load(checked, err), E_FIELD);
+  fclose(err);
+  CHECK(strstr(messages, "T_LEVELS=info,saga=loud is not acceptable; expected: levels: trace, debug") != NULL);
+  CHECK(strstr(messages, "T_ADDRESS=host is not acceptable; expected: host:port\n") != NULL);
+  CHECK_STR(levels, "info,saga=debug");
+  unsetenv("T_LEVELS");
+  unsetenv("T_ADDRESS");
+}

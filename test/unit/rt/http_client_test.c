@@ -321,6 +321,29 @@ static void sent_request(void) {
   EXPECT(strstr(text, "\r\nContent-Length: 7\r\n") != NULL);
   EXPECT(strstr(text, ": 99") == NULL && strstr(text, "elsewhere") == NULL && strstr(text, "Expect") == NULL);
   EXPECT(strstr(text, "\r\n\r\n{\"x\":1}") != NULL);
+  EXPECT(strstr(text, "traceparent") == NULL);
+}
+
+/* The fiber's own, unless the caller says another. */
+static void sent_trace(void) {
+  SCOPED_ARENA a = arena_new();
+  HttpReply reply;
+  start_server(&server);
+  HttpRequest r = request(a, "POST", "/echo");
+  FiberContext *context = fiber_context();
+  context->trace = (Trace){.trace_id = "4bf92f3577b34da6a3ce929d0e0e4736", .span_id = "00f067aa0ba902b7", .flags = 1};
+  EXPECT_INT(http_client_call(server.url, &r, &reply), 0);
+  EXPECT(strstr(arena_cstr(a, reply.body),
+                "\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n") != NULL);
+  r.headers[r.header_count++] = (HttpHeader){STR("traceparent"), STR("given")};
+  EXPECT_INT(http_client_call(server.url, &r, &reply), 0);
+  EXPECT(strstr(arena_cstr(a, reply.body), "\r\ntraceparent: given\r\n") != NULL);
+  EXPECT(strstr(arena_cstr(a, reply.body), "4bf92f35") == NULL);
+  context->trace = (Trace){0};
+}
+
+TEST(a_request_carries_the_trace) {
+  in_loop(sent_trace);
 }
 
 TEST(a_request_goes_out_as_it_is) {

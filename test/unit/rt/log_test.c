@@ -2,12 +2,14 @@
 #include "rt/log.h"
 
 #include "rt/fiber.h"
+#include "rt/metrics.h"
 #include "unit/unit.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -18,7 +20,19 @@ static struct {
   size_t n;
 } pipe_out;
 
-static void capture(LogFormat format, LogLevel level) {
+static void start(const char *format, const char *levels) {
+  static bool has_metrics;
+  if (!has_metrics)
+    metrics_init(1);
+  has_metrics = true;
+  setenv("LOG_FORMAT", format, 1);
+  setenv("LOG_LEVEL", levels, 1);
+  if (config_load(log_options, stderr) < 0)
+    _exit(98);
+  log_start("test");
+}
+
+static void capture(const char *format, const char *levels) {
   int fds[2];
   fflush(stdout);
   pipe_out.saved = dup(STDOUT_FILENO);
@@ -29,7 +43,7 @@ static void capture(LogFormat format, LogLevel level) {
   pipe_out.write_fd = fds[1];
   pipe_out.n = 0;
   dup2(fds[1], STDOUT_FILENO);
-  log_init(format, level, "test");
+  start(format, levels);
 }
 
 static void drain(void) {
@@ -44,7 +58,7 @@ static void release(void) {
   close(pipe_out.write_fd);
   if (pipe_out.read_fd >= 0)
     close(pipe_out.read_fd);
-  log_init(LOG_LOGSTASH, LOG_WARN, "test");
+  start("logstash", "warn");
 }
 
 static const char *finish(void) {
@@ -52,6 +66,18 @@ static const char *finish(void) {
   drain();
   release();
   return pipe_out.text;
+}
+
+/* The host's name is cut out, so that what is compared is the same everywhere. */
+static const char *without_host(const char *text) {
+  static char copy[sizeof(pipe_out.text)];
+  char host[80], name[65] = "";
+  gethostname(name, sizeof(name) - 1);
+  snprintf(host, sizeof(host), "%s\"", name);
+  snprintf(copy, sizeof(copy), "%s", text);
+  for (char *at = copy; (at = strstr(at, host));)
+    memmove(at, at + strlen(name), strlen(at + strlen(name)) + 1);
+  return copy;
 }
 
 static int lines(const char *text) {
@@ -62,19 +88,66 @@ static int lines(const char *text) {
 }
 
 TEST(a_logstash_line) {
-  capture(LOG_AUTO, LOG_INFO);
+  capture("auto", "info");
   LOG(WARN, "saga", "step %d of %s", 2, "\"x\"\n");
   const char *text = finish();
   CHECK(strncmp(text, "{\"@timestamp\":\"20", 17) == 0);
   CHECK(text[25] == 'T' && text[34] == '.');
-  CHECK_STR(text + 38, "Z\",\"@version\":\"1\",\"message\":\"step 2 of \\\"x\\\"\\n\",\"logger_name\":\"saga\","
-                       "\"thread_name\":\"main\",\"level\":\"WARN\",\"level_value\":30000,\"component\":\"test\"}\n");
+  CHECK_STR(without_host(text + 38),
+            "Z\",\"@version\":\"1\",\"message\":\"step 2 of \\\"x\\\"\\n\",\"logger_name\":\"saga\","
+            "\"thread_name\":\"main\",\"level\":\"WARN\",\"level_value\":30000,\"component\":\"test\","
+            "\"container-id\":\"\"}\n");
+}
+
+TEST(an_ecs_line) {
+  const LogField fields[] = {{LOG_STEP, STR("payment"), 0},
+                             {LOG_HTTP_STATUS, (Str){0}, 409},
+                             {LOG_NO_KEY, STR("nothing"), 0},
+                             {LOG_DURATION, (Str){0}, 11302}};
+  FiberContext *context = fiber_context();
+  capture("ecs", "info");
+  *context = (FiberContext){.trace = {.trace_id = "0af7651916cd43dd8448eb211c80319c", .span_id = "b7ad6b7169203331"},
+                            .component = "order",
+                            .saga_id = "0190a2b4-0000-7000-8000-000000000001",
+                            .saga_type = "order",
+                            .saga_subject = LOG_ORDER_ID};
+  LOG_WITH(WARN, "saga", fields, "no");
+  *context = (FiberContext){0};
+  const char *text = finish();
+  CHECK_STR(without_host(text + 38),
+            "Z\",\"log.level\":\"warn\",\"message\":\"no\",\"ecs.version\":\"8.11.0\",\"log.logger\":\"saga\","
+            "\"process.thread.name\":\"main\",\"service.name\":\"order\",\"host.hostname\":\"\","
+            "\"trace.id\":\"0af7651916cd43dd8448eb211c80319c\",\"span.id\":\"b7ad6b7169203331\","
+            "\"labels.saga_id\":\"0190a2b4-0000-7000-8000-000000000001\",\"labels.saga_type\":\"order\","
+            "\"labels.order_id\":\"0190a2b4-0000-7000-8000-000000000001\",\"labels.step\":\"payment\","
+            "\"http.response.status_code\":409,\"event.duration\":11302000}\n");
+}
+
+TEST(fields_of_a_line) {
+  const LogField fields[] = {
+      {LOG_REASON, STR("409: \"no\""), 0}, {LOG_HTTP_STATUS, (Str){0}, 424}, {LOG_DURATION, (Str){0}, 1000007}};
+  capture("logstash", "info");
+  LOG_WITH(INFO, "saga", fields, "over");
+  const char *text = finish();
+  CHECK(strstr(text, ",\"reason\":\"409: \\\"no\\\"\",\"http_status\":424,\"duration_ms\":1000.007}\n") != NULL);
+}
+
+TEST(levels_by_logger) {
+  capture("logstash", "warn,saga=debug,http=off");
+  LOG(INFO, "db", "one");
+  LOG(WARN, "db", "two");
+  LOG(DEBUG, "saga", "three");
+  LOG(TRACE, "saga", "four");
+  LOG(ERROR, "http", "five");
+  const char *text = finish();
+  CHECK_INT(lines(text), 2);
+  CHECK(strstr(text, "\"two\"") != NULL && strstr(text, "\"three\"") != NULL);
 }
 
 TEST(the_context_of_the_fiber_is_added) {
   FiberContext *context = fiber_context();
-  capture(LOG_LOGSTASH, LOG_INFO);
-  memcpy(context->trace_id, "0af7651916cd43dd8448eb211c80319c", 33);
+  capture("logstash", "info");
+  memcpy(context->trace.trace_id, "0af7651916cd43dd8448eb211c80319c", 33);
   LOG(INFO, "a", "traced");
   memcpy(context->saga_id, "0190a2b4-0000-7000-8000-000000000001", 37);
   LOG(INFO, "a", "both");
@@ -91,17 +164,17 @@ static int costly(void) {
 }
 
 TEST(lower_levels_are_off_and_cost_nothing) {
-  capture(LOG_LOGSTASH, LOG_INFO);
+  capture("logstash", "info");
   LOG(DEBUG, "a", "%d", costly());
   LOG(INFO, "a", "shown");
-  bool debug = log_on(LOG_DEBUG), error = log_on(LOG_ERROR);
+  bool debug = log_on(LOG_DEBUG, "a"), error = log_on(LOG_ERROR, "a");
   CHECK_INT(lines(finish()), 1);
   CHECK_INT(evaluated, 0);
   CHECK(!debug && error);
 }
 
 TEST(lines_are_gathered_and_errors_go_at_once) {
-  capture(LOG_LOGSTASH, LOG_INFO);
+  capture("logstash", "info");
   LOG(INFO, "a", "waits");
   drain();
   size_t before = pipe_out.n;
@@ -117,19 +190,19 @@ TEST(lines_are_gathered_and_errors_go_at_once) {
 }
 
 TEST(text_has_no_forged_lines) {
-  capture(LOG_TEXT, LOG_INFO);
+  capture("text", "info");
   LOG(WARN, "http", "bad\n00:00:00 INFO \033[2Jx");
   const char *text = finish();
   CHECK_INT(lines(text), 1);
   CHECK(strchr(text, '\033') == NULL);
-  CHECK(strstr(text, "WARN  main     http         bad 00:00:00 INFO  [2Jx\n") != NULL);
+  CHECK(strstr(text, "WARN  main     test         http         bad 00:00:00 INFO  [2Jx\n") != NULL);
 }
 
 TEST(a_long_message_is_cut_between_characters) {
   char message[8000];
   for (size_t i = 0; i + 2 < sizeof(message); i += 2)
     memcpy(message + i, "\xc3\xa4", 3);
-  capture(LOG_LOGSTASH, LOG_INFO);
+  capture("logstash", "info");
   LOG(INFO, "a", "x%s", message);
   memset(message, 1, sizeof(message) - 1);
   message[sizeof(message) - 1] = '\0';
@@ -147,7 +220,7 @@ TEST(a_long_message_is_cut_between_characters) {
 TEST(a_stuck_reader_costs_lines_and_no_time) {
   enum { WRITTEN = 4000 };
   uint64_t before = log_dropped();
-  capture(LOG_LOGSTASH, LOG_INFO);
+  capture("logstash", "info");
   for (int i = 0; i < WRITTEN; i++)
     LOG(INFO, "a", "line %d of a flood that nobody reads, made somewhat longer than it needs to be", i);
   int dropped = (int)(log_dropped() - before);
@@ -168,7 +241,7 @@ TEST(a_stuck_reader_costs_lines_and_no_time) {
 
 TEST(a_reader_that_went_away_ends_nothing) {
   uint64_t before = log_dropped();
-  capture(LOG_LOGSTASH, LOG_INFO);
+  capture("logstash", "info");
   close(pipe_out.read_fd);
   pipe_out.read_fd = -1;
   LOG(INFO, "a", "one");
@@ -180,11 +253,46 @@ TEST(a_reader_that_went_away_ends_nothing) {
 }
 
 TEST(a_worker_names_its_lines_and_leaves_the_parents) {
-  capture(LOG_LOGSTASH, LOG_INFO);
+  capture("logstash", "info");
   LOG(INFO, "a", "the parent writes this");
   log_worker(3);
   LOG(INFO, "a", "mine");
   const char *text = finish();
   CHECK_INT(lines(text), 1);
   CHECK(strstr(text, "\"thread_name\":\"worker-3\"") != NULL);
+}
+
+static void write_levels(const char *path, const char *levels) {
+  FILE *file = fopen(path, "w");
+  if (!file || fputs(levels, file) < 0 || fclose(file) != 0)
+    _exit(97);
+}
+
+/* The last: what an option without a default was set to stays set. */
+TEST(a_file_of_levels_goes_before_and_is_read_again) {
+  char path[] = "/tmp/skald-levels-XXXXXX";
+  close(mkstemp(path));
+  write_levels(path, "warn,saga=debug\n");
+  setenv("LOG_LEVEL_FILE", path, 1);
+  capture("logstash", "error");
+  bool follows = log_follows_file(), debug = log_on(LOG_DEBUG, "saga"), info = log_on(LOG_INFO, "db");
+  write_levels(path, "loud");
+  log_reload();
+  bool kept = log_on(LOG_DEBUG, "saga");
+  write_levels(path, "");
+  log_reload();
+  bool emptied = log_on(LOG_WARN, "saga");
+  write_levels(path, "trace");
+  log_reload();
+  bool traced = log_on(LOG_TRACE, "db");
+  unlink(path);
+  log_reload();
+  bool after = log_on(LOG_TRACE, "db");
+  unsetenv("LOG_LEVEL_FILE");
+  const char *text = finish();
+  CHECK(follows && debug && !info);
+  CHECK(kept && !emptied && traced && after);
+  CHECK_INT(lines(text), 5);
+  CHECK(strstr(text, "\"levels: warn,saga=debug\"") != NULL && strstr(text, "has none: loud\"") != NULL);
+  CHECK(strstr(text, "\"levels: error\"") != NULL && strstr(text, "No such file") != NULL);
 }
