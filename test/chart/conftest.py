@@ -32,7 +32,7 @@ FLAVOURS = {
     "tls": {"route.httproute.gateway.tlsSecret": "tls"},
     "no-route": {"route.kind": "none"},
     "monitoring": {"monitoring.enabled": "true", "monitoring.labels.release": "monitoring"},
-    "logging": {"logging.enabled": "true"},
+    "logging": {"logging.enabled": "true", "logging.caSecret": "authority"},
     "open": {"networkPolicy.enabled": "false", "tests.enabled": "false"},
     "scheduling": {"defaults.autoscaling.enabled": "true", "defaults.nodeSelector.disk": "ssd",
                    "defaults.tolerations[0].operator": "Exists", "defaults.priorityClassName": "high",
