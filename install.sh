@@ -240,7 +240,7 @@ apply_definitions() {
   fi
   # The document that a line belongs to is known at its end, by its group.
   awk -v groups=" $1 " '
-    function flush() { if (index(groups, " " group " ")) printf "---\n%s", text; text = group = "" }
+    function flush() { if (group && index(groups, " " group " ")) printf "---\n%s", text; text = group = "" }
     /^---/ { flush(); next }
     /^  group:/ { group = $2; gsub(/"/, "", group) }
     { text = text $0 "\n" }
@@ -373,7 +373,7 @@ install_component() {
 
 wait_component() {
   component "$1"
-  await "$c_title is up" "$c_namespace" workloads_ready "$c_namespace"
+  await "every pod of $c_title is ready" "$c_namespace" workloads_ready "$c_namespace"
 }
 
 # --- The shop
@@ -438,7 +438,7 @@ wait_shop() {
   if [ "$events" != wal ]; then
     await "Kafka is ready" "$namespace" resources_ready "$namespace" kafkas.kafka.strimzi.io Ready
   fi
-  await "every service is up" "$namespace" workloads_ready "$namespace"
+  await "every pod of the shop is ready" "$namespace" workloads_ready "$namespace"
   await "the gateway has an address" "$namespace" \
     resources_ready "$namespace" gateways.gateway.networking.k8s.io Programmed
 }
