@@ -73,24 +73,27 @@ static int read_levels(const Option *o, const char *value) {
   return 0;
 }
 
+/* A host, an address of IPv4, or one of IPv6 in brackets, which are taken off. */
+static int read_host(Str text, Str *ret) {
+  bool bracketed = text.n > 2 && text.p[0] == '[' && text.p[text.n - 1] == ']';
+  *ret = bracketed ? (Str){text.p + 1, text.n - 2} : text;
+  return bracketed || (text.n > 0 && text.p[0] != '[' && !memchr(text.p, ':', text.n)) ? E_OK : E_FIELD;
+}
+
 int config_address(Str text, Str *ret_host, int64_t *ret_port) {
   size_t colon = text.n;
   while (colon > 0 && text.p[colon - 1] != ':')
     colon--;
-  if (colon < 2)
+  if (colon == 0)
     return E_FIELD;
-  Str host = {text.p, colon - 1}, port = {text.p + colon, text.n - colon};
-  bool bracketed = host.n > 2 && host.p[0] == '[' && host.p[host.n - 1] == ']';
-  if (bracketed)
-    host = (Str){host.p + 1, host.n - 2};
-  if (!bracketed && (host.p[0] == '[' || memchr(host.p, ':', host.n)))
-    return E_FIELD;
+  Str host, port = {text.p + colon, text.n - colon};
+  TRY(read_host((Str){text.p, colon - 1}, &host));
   int64_t number;
   if (str_to_int(port, &number) < 0 || number < 1 || number > 65535)
     return E_FIELD;
   *ret_host = host;
   *ret_port = number;
-  return 0;
+  return E_OK;
 }
 
 static int read_address(const Option *o, const char *value) {
