@@ -168,8 +168,8 @@ securityContext:
       memory: 64Mi
 {{- end }}
 
-{{/* Probes and the end of a process that serves HTTP: (dict "root" $). */}}
-{{- define "skald.lifecycle" -}}
+{{/* The probes of a process that serves HTTP. At its end it drains by itself, so there is no preStop hook. */}}
+{{- define "skald.probes" -}}
 startupProbe:
   httpGet:
     path: /livez
@@ -185,10 +185,6 @@ readinessProbe:
     path: /readyz
     port: http
   {{- toYaml .Values.pod.readiness | nindent 2 }}
-lifecycle:
-  preStop:
-    sleep:
-      seconds: {{ .Values.pod.preStopSeconds }}
 {{- end }}
 
 {{- define "skald.env" -}}
