@@ -117,6 +117,7 @@ static void take_event(Client *c, rd_kafka_event_t *event) {
     break;
   case RD_KAFKA_EVENT_ERROR:
     note_problem(c, rd_kafka_event_error(event), rd_kafka_event_error_string(event));
+    c->take(c, event);
     break;
   default:
     c->take(c, event);
@@ -593,6 +594,11 @@ static KafkaProducer *producer_of(Client *c) {
   return (KafkaProducer *)((char *)c - offsetof(KafkaProducer, client));
 }
 
+static void fail_from(KafkaProducer *p, int64_t number) {
+  if (!p->progress.failed || number < p->progress.failed)
+    p->progress.failed = number;
+}
+
 static void take_report(KafkaProducer *p, const rd_kafka_message_t *m) {
   int64_t number = (int64_t)(intptr_t)m->_private;
   if (m->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
@@ -600,18 +606,26 @@ static void take_report(KafkaProducer *p, const rd_kafka_message_t *m) {
     return;
   }
   note_problem(&p->client, m->err, rd_kafka_err2str(m->err));
-  if (!p->progress.failed || number < p->progress.failed)
-    p->progress.failed = number;
+  fail_from(p, number);
 }
 
-static void take_delivery(Client *c, rd_kafka_event_t *event) {
-  KafkaProducer *p = producer_of(c);
-  if (rd_kafka_event_type(event) != RD_KAFKA_EVENT_DR)
-    return;
-  for (const rd_kafka_message_t *m; (m = rd_kafka_event_message_next(event));)
-    take_report(p, m);
-  for (int64_t n; p->is_confirmed[(n = p->progress.confirmed + 1) % UNCONFIRMED]; p->progress.confirmed = n)
+static void confirm_in_order(KafkaProducer *p) {
+  for (int64_t n; (n = p->progress.confirmed + 1) != p->progress.failed && p->is_confirmed[n % UNCONFIRMED];
+       p->progress.confirmed = n)
     p->is_confirmed[n % UNCONFIRMED] = false;
+}
+
+/* After a fatal error the library sends nothing any more, and of some records it never says what became of them. */
+static void take_producer_event(Client *c, rd_kafka_event_t *event) {
+  KafkaProducer *p = producer_of(c);
+  if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_DR)
+    for (const rd_kafka_message_t *m; (m = rd_kafka_event_message_next(event));)
+      take_report(p, m);
+  else if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_ERROR && rd_kafka_event_error_is_fatal(event))
+    fail_from(p, p->progress.confirmed + 1);
+  else
+    return;
+  confirm_in_order(p);
   p->moved = true;
 }
 
@@ -648,8 +662,10 @@ KafkaProducer *kafka_producer_new(const KafkaProducerConfig *config) {
   if (!p)
     abort();
   p->config = *config;
-  p->client = (Client){
-      .take = take_delivery, .statistics = ignore_statistics, .advance = tell_progress, .brokers = config->brokers};
+  p->client = (Client){.take = take_producer_event,
+                       .statistics = ignore_statistics,
+                       .advance = tell_progress,
+                       .brokers = config->brokers};
   client_open(&p->client, RD_KAFKA_PRODUCER, producer_settings, RD_KAFKA_EVENT_DR);
   p->client.events = rd_kafka_queue_get_main(p->client.rk);
   client_start(&p->client);

@@ -15,11 +15,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SECOND    1000000
-#define TEST_MOST 60 /* seconds a test may take; a hang ends as a failure */
-#define TOPIC     "postgres.billing.history_billings"
-#define PRODUCE   0 /* request types, as the protocol numbers them */
-#define COMMIT    8
+#define SECOND           1000000
+#define TEST_MOST        60 /* seconds a test may take; a hang ends as a failure */
+#define TOPIC            "postgres.billing.history_billings"
+#define PRODUCE          0 /* request types, as the protocol numbers them */
+#define COMMIT           8
+#define INIT_PRODUCER_ID 22
 
 static int failures;
 
@@ -233,6 +234,41 @@ static void repeated_tries(void) {
 
 TEST(passing_errors_are_tried_again) {
   in_loop(repeated_tries, 2);
+}
+
+static void lost_identity(void) {
+  rd_kafka_mock_push_request_errors(cluster, INIT_PRODUCER_ID, 1, RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED);
+  KafkaProducer *p =
+      kafka_producer_new(&(KafkaProducerConfig){.brokers = brokers, .on_progress = count_progress, .arg = &told});
+  UNTIL(progress_of(p).failed);
+  EXPECT_INT(progress_of(p).failed, 1);
+  EXPECT(told > 0);
+  char text[16];
+  KafkaRecord record = numbered(0, 1, text);
+  EXPECT_INT(kafka_produce(p, &record), E_UNAVAILABLE);
+  kafka_producer_close(p);
+}
+
+TEST(a_producer_that_gets_no_identity_has_failed_before_its_first_record) {
+  in_loop(lost_identity, 1);
+}
+
+/* What the library does with a broker that died with requests in flight and has not stored the first of them. */
+static void lost_sequence(void) {
+  rd_kafka_mock_push_request_errors(cluster, PRODUCE, 1, RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER);
+  KafkaProducer *p = new_producer();
+  for (int i = 0; i < 1000; i++) {
+    char text[16];
+    KafkaRecord record = numbered(i % 2, i, text);
+    EXPECT_INT(kafka_produce(p, &record), E_OK);
+  }
+  EXPECT_INT(kafka_producer_flush(p, loop_now_us() + 10 * SECOND), E_UNAVAILABLE);
+  EXPECT(progress_of(p).confirmed < progress_of(p).failed);
+  kafka_producer_close(p);
+}
+
+TEST(a_producer_whose_sequence_is_broken_has_failed) {
+  in_loop(lost_sequence, 2);
 }
 
 static void full_buffer(void) {
