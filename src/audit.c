@@ -1,7 +1,8 @@
-/* The audit: each rule that one database can answer for itself is a SELECT of its violations; notifications are held
- * against the history they tell of; what concerns orders is in audit_orders.c. */
+/* The audit: each rule that one database can answer for itself is a SELECT of its violations; what concerns orders is
+ * in audit_orders.c, and notifications in audit_notifications.c. */
 #include "audit.h"
 
+#include "audit_notifications.h"
 #include "audit_orders.h"
 
 #include <inttypes.h>
@@ -93,48 +94,6 @@ static int run_checks(AuditSource *sources, AuditReport *report) {
     TRY(rc);
   }
   return 0;
-}
-
-static void report_unmatched(AuditReport *report, const AuditStream *rows, const AuditStream *told, int order) {
-  if (order < 0)
-    audit_violation(report, 6, "history row %.*s (%.*s of wallet %.*s): expected 1 notification, found none",
-                    STR_FMT(audit_stream_cell(rows, 0)), STR_FMT(audit_stream_cell(rows, 1)),
-                    STR_FMT(audit_stream_cell(rows, 2)));
-  else if (order > 0)
-    audit_violation(report, 6, "notification %.*s: expected history row %.*s, found none",
-                    STR_FMT(audit_stream_cell(told, 1)), STR_FMT(audit_stream_cell(told, 0)));
-}
-
-/* Both come in the order of the history's ids; one that has ended stands behind all. */
-static int match_notifications(AuditReport *report, AuditStream *rows, AuditStream *told) {
-  TRY(audit_stream_next(rows));
-  TRY(audit_stream_next(told));
-  while (!rows->ended || !told->ended) {
-    int order = rows->ended ? 1 : -1;
-    if (!rows->ended && !told->ended)
-      order = audit_id_cmp(audit_stream_cell(rows, 0), audit_stream_cell(told, 0));
-    report_unmatched(report, rows, told, order);
-    report->history += order <= 0;
-    if (order <= 0)
-      TRY(audit_stream_next(rows));
-    if (order >= 0)
-      TRY(audit_stream_next(told));
-  }
-  return 0;
-}
-
-static int audit_notifications(AuditSource *sources, AuditReport *report) {
-  AuditStream rows, told = {0};
-  int rc = audit_stream_open(&rows, &sources[AUDIT_BILLING],
-                             "SELECT id, type_operation, billing_id FROM billing.history_billings ORDER BY id");
-  if (rc == 0)
-    rc = audit_stream_open(&told, &sources[AUDIT_NOTIFICATION],
-                           "SELECT history_id, id FROM notification.notifications ORDER BY history_id");
-  if (rc == 0)
-    rc = match_notifications(report, &rows, &told);
-  audit_stream_close(&rows);
-  audit_stream_close(&told);
-  return rc;
 }
 
 static int count_wallets(AuditSource *sources, AuditReport *report) {
