@@ -1,6 +1,7 @@
 """A PostgreSQL cluster of its own, started by tools/cluster and removed with everything in it."""
 
 import contextlib
+import glob
 import os
 import pathlib
 import shutil
@@ -17,6 +18,14 @@ from .wait import wait_for
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 COMMAND = ROOT / "tools/cluster"
 EXTRA_CONNECTIONS = 300
+
+
+def postgres_program(name):
+    """In the PATH, or where Debian keeps PostgreSQL's."""
+    found = shutil.which(name) or max(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), default=None,
+                                      key=lambda path: int(path.split("/")[4]))
+    assert found, f"{name} is not installed. Install it: tools/install_packages test"
+    return found
 
 
 class Cluster:

@@ -65,8 +65,8 @@ class Program:
 
 
 class Broker(Program):
-    def __init__(self):
-        super().__init__("kafka", KAFKA_HEAP="256m")
+    def __init__(self, **environment):
+        super().__init__("kafka", **environment)
 
     def start(self):
         self.tool("start", self.port)
@@ -129,8 +129,8 @@ class Broker(Program):
 
 
 class Connect(Program):
-    def __init__(self, broker):
-        super().__init__("connect", CONNECT_HEAP="384m")
+    def __init__(self, broker, **environment):
+        super().__init__("connect", **{"CONNECT_HEAP": "384m"} | environment)
         self.broker = broker
 
     def start(self):
@@ -142,3 +142,9 @@ class Connect(Program):
 
     def unregister(self):
         self.tool("unregister")
+
+    def suspend(self):
+        self.tool("suspend")
+
+    def resume(self):
+        self.tool("resume")

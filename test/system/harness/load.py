@@ -10,13 +10,32 @@ import threading
 from .cluster import ROOT
 
 SCRIPTS = ROOT / "test/bench"
+OPERATIONS_SECONDS = 300
+
+
+def find_wrk():
+    program = shutil.which("wrk")
+    assert program, "wrk is not installed. Install it: tools/install_packages test"
+    return program
+
+
+@contextlib.contextmanager
+def operations(url, accounts, count):
+    """Refills in the background, as many as it takes until so many were done."""
+    process = subprocess.Popen(
+        [find_wrk(), "-t", "1", "-c", "16", "-d", f"{OPERATIONS_SECONDS}s", "--timeout", "30s", "-s",
+         SCRIPTS / "operations.lua", url, "--", str(count), *accounts], stdout=subprocess.DEVNULL)
+    try:
+        yield process
+        assert process.wait(OPERATIONS_SECONDS) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def wrk(script, url, connections, seconds):
     """Count, rate and latencies in ms; every request must have succeeded."""
-    program = shutil.which("wrk")
-    assert program, "wrk is not installed. Install it: tools/install_packages test"
-    done = subprocess.run([program, "-t", "1" if connections < 2 else "2", "-c", str(connections), "-d", f"{seconds}s",
+    done = subprocess.run([find_wrk(), "-t", "1" if connections < 2 else "2", "-c", str(connections), "-d", f"{seconds}s",
                            "--timeout", "30s", "--latency", "-s", SCRIPTS / script, url], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     result = {name: int(value) for name, value in

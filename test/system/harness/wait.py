@@ -12,8 +12,8 @@ def free_port():
         return s.getsockname()[1]
 
 
-def wait_for(what, condition, seconds=30):
-    """Returns the first true value of condition(), or fails, naming what did not come."""
+def wait_for(what, condition, seconds=30, pause=PAUSE):
+    """Returns the first true value of condition(), or fails, naming what did not come. pause: between two looks."""
     deadline = time.monotonic() + seconds
     while True:
         found = condition()
@@ -21,4 +21,4 @@ def wait_for(what, condition, seconds=30):
             return found
         if time.monotonic() >= deadline:
             raise AssertionError(f"{what}: not within {seconds} s")
-        time.sleep(PAUSE)
+        time.sleep(pause)

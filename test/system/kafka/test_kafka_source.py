@@ -1,6 +1,5 @@
 """Notification on a real broker: every event once, in order, whoever dies; poison is put aside and stops nothing."""
 
-import contextlib
 import json
 import os
 import random
@@ -15,15 +14,14 @@ import pytest
 from harness.check import ok, pages
 from harness.cluster import ROOT
 from harness.goods import new_user, unique
-from harness.kafka import Broker
 from harness.metrics import metric
 from harness.server import SLOWER, Server
-from harness.shop import OneShop, opened
 from harness.wait import free_port, wait_for
+from harness.way import warnings
+from poison import as_kept, envelope, poison, row
 
 PARTITIONS = 4
-LOAD = 20000
-OUTAGE_SECONDS = 30
+LOAD = 8000
 FREEZE_SECONDS = 10
 HEAL_SECONDS = 30
 TAKE_OVER_SECONDS = 20  # a dead member counts as one only after its session's timeout
@@ -33,24 +31,6 @@ SAMPLE_ID = "6f1c0e1e-2f2b-4b1e-9a53-0d9f0f6c9a11"
 SAMPLE_ACCOUNT = "0b0a4f6e-6f0e-4b0e-8a55-1f0f2f6c9a22"
 
 
-@pytest.fixture(scope="module")
-def shop():
-    """Users and the database; its own Notification reads nothing."""
-    with opened(OneShop(EVENTS="off")) as one:
-        yield one
-        one.stop()
-
-
-@pytest.fixture(scope="module")
-def broker():
-    one = Broker()
-    try:
-        one.start()
-        yield one
-    finally:
-        one.remove()
-
-
 class Stream:
     """A topic of its own, what was sent to it, and the processes that read it as one group."""
 
@@ -58,8 +38,10 @@ class Stream:
         self.shop = shop
         self.broker = broker
         self.topic = unique("postgres.billing.history_billings")
-        self.producer = confluent_kafka.Producer({"bootstrap.servers": broker.address, "linger.ms": 2,
-                                                  "enable.idempotence": True, "message.timeout.ms": 0})
+        # Not idempotent: a broker that dies with requests in flight can end an idempotent producer, and what is tested
+        # here absorbs repeats.
+        self.producer = confluent_kafka.Producer({"bootstrap.servers": broker.address, "linger.ms": 2, "acks": "all",
+                                                  "max.in.flight": 1, "message.timeout.ms": 0})
         self.users = []
         self.sent = {}  # account: how many operations
         self.lsn = random.randrange(1 << 40)
@@ -155,19 +137,6 @@ def stream(shop, broker):
         one.close()
 
 
-def row(account, **changes):
-    return {"id": str(uuid.uuid4()), "billing_id": account, "sum": 1.0, "last_value_wallet": 0.0,
-            "current_value_wallet": 0.0, "type_operation": "REFILL", "status": "SUCCESS"} | changes
-
-
-def envelope(after, op="c", lsn=1):
-    return {"before": None, "after": after,
-            "source": {"version": "3.6.1.Final", "connector": "postgresql", "name": "postgres",
-                       "ts_ms": int(time.time() * 1000), "snapshot": "false", "db": "skald", "sequence": None,
-                       "schema": "billing", "table": "history_billings", "txId": 1, "lsn": lsn, "xmin": None},
-            "transaction": None, "op": op, "ts_ms": int(time.time() * 1000)}
-
-
 def handled(server, result):
     return metric(server, "notification_events_total", result=result)
 
@@ -213,48 +182,6 @@ def test_what_is_no_operation_is_passed_over(stream):
     assert handled(server, "ignored") == len(passed)
     assert handled(server, "stored") == 1
     assert stream.dead() == {}
-
-
-def broken_rows():
-    nowhere = str(uuid.uuid4())
-    changes = {
-        "id missing": {"id": None}, "id no uuid": {"id": "7"}, "id nil": {"id": str(uuid.UUID(int=0))},
-        "id a number": {"id": 7}, "account no uuid": {"billing_id": "wallet"}, "account a list": {"billing_id": []},
-        "operation null": {"type_operation": None}, "operation a number": {"type_operation": 1},
-        "status an object": {"status": {}}, "sum a boolean": {"sum": True}, "sum words": {"sum": "a lot"},
-        "sum NaN": {"sum": "NaN"}, "sum in base64": {"sum": "MDk="},
-        "sum with its scale": {"sum": {"scale": 2, "value": "MDk="}}, "wallet a list": {"current_value_wallet": [1]},
-    }
-    return {name: json.dumps(envelope(row(nowhere, **change))) for name, change in changes.items()}
-
-
-def poison():
-    good = envelope(row(str(uuid.uuid4())))
-    text = json.dumps(good)
-
-    def without(name):
-        return json.dumps({key: value for key, value in good.items() if key != name})
-
-    return broken_rows() | {
-        "words": "an event", "nothing": "", "cut off": text[:200], "Avro": b"\x00\x00\x00\x00\x07\x02\x48abc\xff\xfe",
-        "list": f"[{text}]", "number": "42", "string": '"c"', "object": "{}", "no op": without("op"),
-        "no source": without("source"), "unknown op": json.dumps(good | {"op": "x"}),
-        "op a number": json.dumps(good | {"op": 1}), "no row": json.dumps(good | {"after": None}),
-        "row a list": json.dumps(good | {"after": [1]}), "payload a number": '{"schema":{},"payload":5}',
-        "NUL in a text": text.replace("REFILL", r"RE\u0000FILL"), "half a pair": text.replace("REFILL", r"\ud83e"),
-        "bare NUL": text.replace("REFILL", "\0"), "no UTF-8": text.encode().replace(b"REFILL", b"\xc3\x28"),
-        "deep": "[" * 100000, "wide": json.dumps(good | {"more": [0] * 60000}),
-        "key twice": text[:-1] + ', "op": "c"}', "more behind it": text + "}", "megabyte": "x" * 990000,
-    }
-
-
-def as_kept(value):
-    """How a payload stands in the table of dead letters."""
-    data = value if isinstance(value, bytes) else value.encode()
-    with contextlib.suppress(UnicodeDecodeError):
-        if b"\0" not in data:
-            return data.decode()
-    return "\\x" + data.hex()
 
 
 def test_poison_is_put_aside_and_stops_nothing(stream):
@@ -405,34 +332,6 @@ def test_topic_made_later_is_found(shop, broker):
         late.assert_told_in_order()
     finally:
         late.close()
-
-
-def warnings(server):
-    lines = [json.loads(line) for line in server.text().splitlines() if line.startswith("{")]
-    return [line for line in lines if line["level"] in ("WARN", "ERROR")]
-
-
-def test_broker_away_for_a_while_and_killed_under_load(stream):
-    stream.add_users(8)
-    one, other = stream.replica(), stream.replica()
-    stream.load(LOAD // 2, spread=True)
-    wait_for("work in progress", lambda: 0 < stream.stored())
-    stream.broker.kill()
-    until = time.monotonic() + OUTAGE_SECONDS
-    for server in (one, other):
-        wait_for("the loss of the broker", lambda: metric(server, "notification_source_connected") == 0)
-    known = len(warnings(one))
-    while time.monotonic() < until:
-        assert one.is_healthy() and other.is_healthy()
-    assert len(warnings(one)) <= known + 3, "it keeps trying quietly"
-    stream.broker.start()
-    stream.load(LOAD // 2, spread=True)
-    stream.flush()
-    stream.wait_stored(HEAL_SECONDS + 60)
-    stream.assert_told_in_order()
-    for server in (one, other):
-        wait_for("the connection", lambda: metric(server, "notification_source_connected") == 1)
-        assert server.is_healthy()
 
 
 def test_broker_frozen_for_longer_than_a_session(stream):

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.goods import new_user, refill
-from harness.kafka import Broker, Relay
+from harness.kafka import Relay
 from harness.load import traffic
 from harness.prometheus import Prometheus, expressions, needs_kafka
 from harness.shop import SevenShops, opened
@@ -12,18 +12,8 @@ TOPIC = "postgres.billing.history_billings"
 
 
 @pytest.fixture(scope="module")
-def broker():
-    one = Broker()
-    try:
-        one.start()
-        one.make_topic(TOPIC)
-        yield one
-    finally:
-        one.remove()
-
-
-@pytest.fixture(scope="module")
 def shop(broker):
+    broker.make_topic(TOPIC)
     with opened(SevenShops(EVENTS="kafka", KAFKA_BROKERS=broker.address)) as one:
         one.servers["relay"] = Relay(BILLING_DATABASE_URL=one.cluster.url("billing"), KAFKA_BROKERS=broker.address)
         one.servers["relay"].start()

@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 
 from harness.cluster import Cluster
-from harness.kafka import Broker, Relay
+from harness.kafka import Relay
 from harness.metrics import metric
 from harness.server import SANITIZED, SLOWER, skald
 from harness.wait import wait_for
@@ -27,8 +27,8 @@ names = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def stack():
-    cluster, broker = Cluster(), Broker()
+def stack(broker):
+    cluster = Cluster()
     try:
         cluster.start()
         done = skald("migrate", "billing", DATABASE_URL=cluster.url())
@@ -36,10 +36,8 @@ def stack():
         with contextlib.closing(cluster.connect()) as db, db.cursor() as cursor:
             cursor.execute("CREATE PUBLICATION relayed FOR TABLE billing.history_billings")
             cursor.execute("SELECT pg_drop_replication_slot('billing_cdc')")
-        broker.start()
         yield cluster, broker
     finally:
-        broker.remove()
         cluster.remove()
 
 

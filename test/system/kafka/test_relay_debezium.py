@@ -13,7 +13,7 @@ import uuid
 import pytest
 
 from harness.cluster import Cluster
-from harness.kafka import Broker, Connect, Relay
+from harness.kafka import Relay
 from harness.server import SLOWER, skald
 from harness.wait import wait_for
 
@@ -189,22 +189,17 @@ class Writer:
 
 
 @pytest.fixture(scope="module")
-def stack():
+def stack(broker, connect):
     """PostgreSQL with the tables, a broker, and a worker of Connect."""
-    cluster, broker = Cluster(), Broker()
-    connect = Connect(broker)
+    cluster = Cluster()
     try:
         cluster.start()
         done = skald("migrate", "billing", DATABASE_URL=cluster.url())
         assert done.returncode == 0, done.stderr
         with contextlib.closing(cluster.connect()) as db, db.cursor() as cursor:
             cursor.execute(SCHEMA)
-        broker.start()
-        connect.start()
         yield cluster, broker, connect
     finally:
-        connect.remove()
-        broker.remove()
         cluster.remove()
 
 
