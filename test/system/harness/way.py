@@ -10,7 +10,7 @@ from .server import SLOWER, Server
 from .wait import wait_for
 
 LOOK = 0.1  # seconds between two looks at what costs the database something
-NOTIFIED_SECONDS = 90
+NOTIFIED_SECONDS = 180
 
 
 def warnings(server):
@@ -31,6 +31,12 @@ class Way:
     def started(self, server):
         self.servers.append(server)
         server.start()
+        return server
+
+    def spawned(self, server):
+        """Started, and not waited for."""
+        self.servers.append(server)
+        server.spawn()
         return server
 
     def relay(self, **settings):

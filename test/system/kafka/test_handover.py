@@ -17,8 +17,9 @@ def standby(way):
     return relay
 
 
-def assert_one_topic(way):
-    """Whoever wrote them: keys are accounts, each in one partition, and first comes what happened first."""
+def check_topic(way):
+    """Whoever wrote them: keys are accounts, each in one partition, and first comes what happened first. How many
+    operations there are."""
     partitions, wallets, seen = collections.defaultdict(set), collections.defaultdict(list), set()
     for record in way.broker.read(way.topic):
         row = json.loads(record.value)["payload"]["after"]
@@ -53,21 +54,23 @@ def test_from_debezium_to_the_relay_and_back(way, connect):
         relay.stop()
     finally:
         connect.unregister()
-    assert assert_one_topic(way) == way.history() - before
+    assert check_topic(way) == way.history() - before
 
 
 def test_from_the_relay_to_a_debezium_without_offsets_and_back(way, connect):
     way.replica(), way.replica()
     before = way.history()
     relay = way.started(way.relay())
-    with way.load(LOAD) as wait:
-        wait(0.3, of=way.told)
+    try:
+        with way.load(LOAD) as wait:
+            wait(0.3, of=way.told)
+            relay.stop()
+            way.start_debezium(connect)
+            wait(0.6, of=way.told)
+            connect.suspend()
+            relay = way.started(way.relay())
+        way.assert_sound()
         relay.stop()
-        way.start_debezium(connect)
-        wait(0.6, of=way.told)
-        connect.suspend()
-        relay = way.started(way.relay())
-    way.assert_sound()
-    connect.unregister()
-    relay.stop()
-    assert assert_one_topic(way) == way.history() - before
+    finally:
+        connect.unregister()
+    assert check_topic(way) == way.history() - before
