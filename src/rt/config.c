@@ -73,6 +73,11 @@ static int read_levels(const Option *o, const char *value) {
   return 0;
 }
 
+static int read_port(Str text, int64_t *ret) {
+  TRY(str_to_int(text, ret));
+  return *ret < 1 || *ret > 65535 ? E_FIELD : 0;
+}
+
 int config_address(Str text, Str *ret_host, int64_t *ret_port) {
   size_t colon = text.n;
   while (colon > 0 && text.p[colon - 1] != ':')
@@ -86,7 +91,7 @@ int config_address(Str text, Str *ret_host, int64_t *ret_port) {
   if (!bracketed && (host.p[0] == '[' || memchr(host.p, ':', host.n)))
     return E_FIELD;
   int64_t number;
-  if (str_to_int(port, &number) < 0 || number < 1 || number > 65535)
+  if (read_port(port, &number) < 0)
     return E_FIELD;
   *ret_host = host;
   *ret_port = number;
