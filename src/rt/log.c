@@ -7,6 +7,7 @@
 #include "rt/loop.h"
 #include "rt/metrics.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -83,6 +84,8 @@ static void register_metrics(void) {
   for (int level = 0; level < LOG_OFF; level++) {
     char labels[32];
     snprintf(labels, sizeof(labels), "level=\"%s\"", log_level_name((LogLevel)level));
+    for (char *c = labels; *c; c++)
+      *c = (char)tolower(*c);
     logs.lines[level] = metric_new(METRIC_COUNTER, "skald_log_lines_total", "Log lines made, by level", labels);
   }
   logs.lost = metric_new(METRIC_COUNTER, "skald_log_dropped_total", "Log lines lost, by where they should have gone",
@@ -107,8 +110,7 @@ void log_start(const char *component) {
   if (gethostname(logs.host, sizeof(logs.host) - 1) < 0)
     logs.host[0] = '\0';
   register_metrics();
-  if (conf.forward)
-    log_forward_to(conf.forward, conf.tag);
+  log_forward_to(conf.forward, conf.tag);
   set_levels(conf.levels);
   if (log_follows_file())
     log_reload();

@@ -53,19 +53,25 @@ static struct {
   Metric *forwarded, *lost, *connected;
 } f = {.socket = -1};
 
+static void register_metrics(void) {
+  f.forwarded = metric_new(METRIC_COUNTER, "skald_log_forwarded_total", "Log lines that LOG_FORWARD acknowledged", "");
+  f.lost = metric_new(METRIC_COUNTER, "skald_log_dropped_total", "Log lines lost, by where they should have gone",
+                      "output=\"forward\"");
+  f.connected = metric_new(METRIC_GAUGE, "skald_log_forward_connected", "Workers whose lines LOG_FORWARD takes", "");
+}
+
 void log_forward_to(const char *address, const char *tag) {
   Str host;
   int64_t port;
+  register_metrics();
+  if (!address)
+    return;
   if (config_address(str_from(address), &host, &port) < 0 || host.n >= sizeof(f.host))
     abort(); /* the option's type has let it through */
   f.address = address;
   f.tag = str_from(tag);
   snprintf(f.host, sizeof(f.host), "%.*s", STR_FMT(host));
   snprintf(f.port, sizeof(f.port), "%d", (int)port);
-  f.forwarded = metric_new(METRIC_COUNTER, "skald_log_forwarded_total", "Log lines that LOG_FORWARD acknowledged", "");
-  f.lost = metric_new(METRIC_COUNTER, "skald_log_dropped_total", "Log lines lost, by where they should have gone",
-                      "output=\"forward\"");
-  f.connected = metric_new(METRIC_GAUGE, "skald_log_forward_connected", "Whether LOG_FORWARD is connected", "");
 }
 
 bool log_forward_on(void) {

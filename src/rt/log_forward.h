@@ -6,7 +6,8 @@
 
 #include "rt/log_record.h"
 
-void log_forward_to(const char *address, const char *tag); /* before the fork, after metrics_init; host:port, checked */
+/* Before the fork, after metrics_init. address: host:port, checked; NULL: nobody. */
+void log_forward_to(const char *address, const char *tag);
 bool log_forward_on(void);
 /* Queues a line. What a process without a loop queues goes to the next child it forks. */
 void log_forward_add(const LogRecord *record, Str json);

@@ -20,6 +20,7 @@ from harness.check import ok
 from harness.goods import (delivery, future, line, new_account, order, past, payment, refill, reservation, saga, set_slot,
                            set_stock, unique)
 from harness.logs import Receiver, check_record, fields, records
+from harness.metrics import metric
 from harness.server import SKALD, SLOWER, Server, environment
 from harness.shop import SERVICES, OneShop, SevenShops, opened
 from harness.wait import free_port, wait_for
@@ -248,14 +249,8 @@ def flood(shop, count):
         return list(pool.map(one, range(count)))
 
 
-def metric(shop, name):
-    text = shop.get("/metrics").body.decode()
-    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
-    assert found, name
-    return float(found[1])
-
-
-DROPPED, FORWARDED = 'skald_log_dropped_total{output="forward"}', "skald_log_forwarded_total"
+def dropped_lines(shop):
+    return metric(shop.server, "skald_log_dropped_total", output="forward")
 
 
 def check_entries(receiver):
@@ -325,7 +320,10 @@ def check_unharmed(shop, count):
     took = flood(shop, count)
     assert max(took) < SLOWEST_SECONDS * SLOWER, f"slowest {max(took):.3f} s, at first {baseline:.4f} s"
     assert statistics.median(took) < 3 * baseline + 0.01 * SLOWER
-    assert metric(shop, DROPPED) > 0
+    assert dropped_lines(shop) > 0
+    assert metric(shop.server, "skald_log_dropped_total", output="stdout") == 0
+    assert metric(shop.server, "skald_log_lines_total", level="debug") >= count
+    assert metric(shop.server, "skald_log_forward_connected") == 0
 
 
 def lost_lines(shop):
@@ -341,7 +339,8 @@ def test_a_receiver_that_is_away_costs_lines_and_no_time():
         assert len(told) == 1 and told[0]["level"] == "WARN" and "Connection refused" in told[0]["message"]
         with Receiver(port) as receiver:
             wait_for("the number of lost lines", lambda: lost_lines(shop), 60)
-            dropped = metric(shop, DROPPED)
+            dropped = dropped_lines(shop)
+            assert metric(shop.server, "skald_log_forward_connected") == 1
             assert sum(lost_lines(shop)) == dropped
             shop.stop()
             written = [one for one in shop.server.text().splitlines() if json.loads(one)["thread_name"] != "main"]
@@ -372,5 +371,5 @@ def test_forwarding_to_a_name_and_from_many_workers():
                                                                         LOG_FORWARD=f"localhost:{receiver.port}"))) as shop:
         ask_until(shop, lambda: {one["thread"] for _, one in receiver.entries()} >= {"worker-0", "worker-1", "worker-2"})
         assert {tag for tag, _, _ in receiver.chunks} == {"shop.log"}
-        assert metric(shop, FORWARDED) > 0
+        assert metric(shop.server, "skald_log_forwarded_total") > 0
         shop.stop()
