@@ -131,13 +131,18 @@ uninstall() {
   fi
 }
 
+# RESOURCE or DEFINITION, with --namespace or without.
 gone() {
   [ -z "$(kube get "$@" --ignore-not-found -o name)" ]
 }
 
-# Waits for what DELETE has begun; a definition that is not there has no objects.
+# A definition that is not there has no objects.
 resources_gone() {
   for definition in $(definitions postgresql.cnpg.io kafka.strimzi.io); do gone -n "$1" "$definition" || return 1; done
+}
+
+definitions_gone() {
+  [ -z "$(definitions "$@")" ]
 }
 
 # Topics first, as long as their operator is there to let them go. What has volumes follows before its operator goes.
@@ -145,13 +150,14 @@ remove_shop() {
   step "The shop in the namespace $namespace"
   for definition in kafkatopics.kafka.strimzi.io kafkaconnectors.kafka.strimzi.io kafkausers.kafka.strimzi.io; do
     if exists customresourcedefinition "$definition"; then
-      quietly kube -n "$namespace" delete "$definition" --all --timeout="${timeout}s"
+      quietly kube -n "$namespace" delete "$definition" --all --wait=false
+      await "the ${definition%%.*} are gone" "$namespace" gone -n "$namespace" "$definition"
     fi
   done
   uninstall skald "$namespace"
   await "databases and Kafka are gone" "$namespace" resources_gone "$namespace"
   for label in app.kubernetes.io/instance=skald strimzi.io/cluster cnpg.io/cluster; do
-    quietly kube -n "$namespace" delete persistentvolumeclaims,secrets,configmaps -l "$label" --timeout="${timeout}s"
+    quietly kube -n "$namespace" delete persistentvolumeclaims,secrets,configmaps -l "$label" --wait=false
   done
   remove_namespace "$namespace"
 }
@@ -165,12 +171,15 @@ remove_component() {
   esac
   for pair in $c_releases; do
     uninstall "${pair%%=*}" "$c_namespace"
-    quietly kube -n "$c_namespace" delete persistentvolumeclaims -l "app.kubernetes.io/instance=${pair%%=*}"
+    quietly kube -n "$c_namespace" delete persistentvolumeclaims -l "app.kubernetes.io/instance=${pair%%=*}" --wait=false
   done
+  groups=$(recorded "$c_namespace" groups)
   # shellcheck disable=SC2046,SC2086 # one word a group, a definition
-  set -- $(definitions $(recorded "$c_namespace" groups))
+  set -- $(definitions $groups)
   if [ $# -gt 0 ]; then
-    quietly kube delete customresourcedefinitions "$@" --timeout="${timeout}s"
+    quietly kube delete customresourcedefinitions "$@" --wait=false
+    # shellcheck disable=SC2086
+    await "its definitions are gone" "$c_namespace" definitions_gone $groups
   fi
   remove_namespace "$c_namespace"
 }

@@ -373,7 +373,7 @@ install_component() {
 
 wait_component() {
   component "$1"
-  await "$c_title is up" "$c_namespace" workloads_ready "$c_namespace"
+  await "every pod of $c_title is ready" "$c_namespace" workloads_ready "$c_namespace"
 }
 
 # --- The shop
@@ -438,7 +438,7 @@ wait_shop() {
   if [ "$events" != wal ]; then
     await "Kafka is ready" "$namespace" resources_ready "$namespace" kafkas.kafka.strimzi.io Ready
   fi
-  await "every service is up" "$namespace" workloads_ready "$namespace"
+  await "every pod of the shop is ready" "$namespace" workloads_ready "$namespace"
   await "the gateway has an address" "$namespace" \
     resources_ready "$namespace" gateways.gateway.networking.k8s.io Programmed
 }

@@ -114,7 +114,7 @@ def test_failed_wait_tells_the_cause_and_the_last_lines(machine, why, cause):
                    "[pod/cnpg] FATAL: no certificate")
     run = machine.run("install.sh", "--image", "skald:1", "--timeout", "0")
     assert run.status == 1
-    assert "Waited 0 s in vain until CloudNativePG is up." in run.said
+    assert "Waited 0 s in vain until every pod of CloudNativePG is ready." in run.said
     assert "Pod cnpg-7f in cnpg-system: likely cause: " in run.said and cause in run.said
     assert "FATAL: no certificate" in run.said
 
