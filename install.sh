@@ -240,7 +240,7 @@ apply_definitions() {
   fi
   # The document that a line belongs to is known at its end, by its group.
   awk -v groups=" $1 " '
-    function flush() { if (index(groups, " " group " ")) printf "---\n%s", text; text = group = "" }
+    function flush() { if (group && index(groups, " " group " ")) printf "---\n%s", text; text = group = "" }
     /^---/ { flush(); next }
     /^  group:/ { group = $2; gsub(/"/, "", group) }
     { text = text $0 "\n" }
