@@ -247,13 +247,22 @@ static int check_slot(DbScript *db, const char *slot, Arena *arena, bool *ret_ex
   return E_OK;
 }
 
+/* From PostgreSQL 17 on a slot goes along when a standby takes over, if it is told to. */
+static const char *slot_sql(const char *slot, Arena *arena) {
+  return arena_printf(arena,
+                      "DO $$ BEGIN IF current_setting('server_version_num')::int >= 170000 THEN "
+                      "PERFORM pg_create_logical_replication_slot('%s', 'pgoutput', failover => true); ELSE "
+                      "PERFORM pg_create_logical_replication_slot('%s', 'pgoutput'); END IF; END $$",
+                      slot, slot)
+      .p;
+}
+
 static int make_slot(DbScript *db, const char *slot, Arena *arena, Str *error) {
   bool exists = false;
   TRY(check_slot(db, slot, arena, &exists, error));
   if (exists)
     return E_OK;
-  Str sql = arena_printf(arena, "SELECT pg_create_logical_replication_slot('%s', 'pgoutput')", slot);
-  int rc = db_script_run(db, sql.p, arena, NULL, error);
+  int rc = db_script_run(db, slot_sql(slot, arena), arena, NULL, error);
   if (rc == E_OK)
     return E_OK;
   Str ignored;

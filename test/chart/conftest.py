@@ -47,9 +47,9 @@ def settings(values):
     return [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
 
 
-def helm(version, *arguments):
+def helm(version, *arguments, KUBECONFIG=os.devnull):
     return subprocess.run([kubernetes.program(version), *map(str, arguments)], capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL, env=os.environ | {"KUBECONFIG": os.devnull})
+                          stdin=subprocess.DEVNULL, env=os.environ | {"KUBECONFIG": KUBECONFIG})
 
 
 @functools.cache
@@ -106,6 +106,7 @@ def kubectl(tmp_path_factory):
         return subprocess.run([kubernetes.program("kubectl"), *map(str, arguments)], input=text, capture_output=True,
                               text=True, env=environment)
 
+    call.config = environment["KUBECONFIG"]
     try:
         for path in definitions.files():
             done = call("apply", "--server-side", "-f", path)
