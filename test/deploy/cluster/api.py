@@ -20,6 +20,8 @@ KINDS = {"apps": ("Deployment", "StatefulSet", "DaemonSet"), "postgresql.cnpg.io
 # What comes and goes by itself.
 RESTLESS = {"events", "componentstatuses", "leases"}
 PAUSE = 0.2
+# What the server says of a kind that has just been defined.
+TOO_EARLY, PATIENCE = 429, 60
 
 
 def run(*command):
@@ -60,8 +62,15 @@ class Api:
         headers = {"Authorization": f"Bearer {self.config['users'][0]['user']['token']}", "Content-Type": form}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, method=verb, data=data, headers=headers)
-        with urllib.request.urlopen(request, context=self.context, timeout=30) as answer:
-            return json.load(answer)
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with urllib.request.urlopen(request, context=self.context, timeout=30) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                if error.code != TOO_EARLY or time.monotonic() >= deadline:
+                    raise
+            time.sleep(PAUSE)
 
     def get(self, path):
         """None: there is no such thing."""
@@ -132,9 +141,9 @@ class Double:
         while not self.ended.wait(PAUSE):
             try:
                 self.look_around()
-            except urllib.error.HTTPError as error:
-                if error.code not in (404, 409):  # changed or gone meanwhile
-                    self.failure = f"{error.url}: {error.read().decode()}"
+            except OSError as error:
+                if getattr(error, "code", None) not in (404, 409):  # changed or gone meanwhile
+                    self.failure = f"{error}: {error.read().decode() if hasattr(error, 'read') else ''}"
                     return
 
     def look_around(self):
