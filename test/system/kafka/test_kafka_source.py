@@ -264,9 +264,16 @@ def test_replicas_share_and_hand_over_without_a_repeat(stream):
 def test_kill_of_one_and_of_all_under_load(stream):
     stream.add_users(8)
     one, other = stream.replica(), stream.replica()
+
+    def both_work():
+        """Who is there alone may be through with all there is before the other has joined."""
+        stream.load(100)
+        stream.flush()
+        return handled(one, "stored") > 0 and handled(other, "stored") > 0
+
+    wait_for("work of both", both_work, pause=0.1)
     stream.load(LOAD // 2)
-    stream.flush()
-    wait_for("work of both", lambda: handled(one, "stored") > 0 and handled(other, "stored") > 0)
+    wait_for("work in progress", lambda: stream.stored() < stream.total())
     one.kill()
     stream.load(LOAD // 4)
     stream.flush()
