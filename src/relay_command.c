@@ -81,8 +81,8 @@ static bool is_health(const HttpRequest *request) {
 
 /* A relay that waits for the slot is well: it stands by. */
 static void handle(HttpRequest *request, HttpReply *reply) {
-  const char *problem = NULL;
-  if (is_health(request)) {
+  const char *problem = state.relay ? NULL : "it is ending";
+  if (!problem && is_health(request)) {
     RelayStatus status;
     relay_status(state.relay, &status);
     problem = problem_of(&status);
@@ -100,7 +100,9 @@ static void end(void *arg) {
   LOG(INFO, "relay", "ending");
   int64_t now_us = loop_now_us(), deadline_us = now_us + state.process->drain_us;
   http_server_drain(now_us, deadline_us);
-  relay_close(state.relay, deadline_us);
+  Relay *relay = state.relay;
+  state.relay = NULL; /* connections that are kept alive still ask */
+  relay_close(relay, deadline_us);
   log_drain();
   loop_stop();
 }

@@ -166,6 +166,7 @@ int smoke_run(void) {
   Smoke smoke = {.arena = arena, .rc = E_INTERNAL};
   setvbuf(stdout, NULL, _IOLBF, 0);
   loop_init();
+  loop_on_terminate(loop_stop);
   if (fiber_start("smoke", start, &smoke))
     loop_run();
   printf("smoke: %s\n", smoke.rc < 0 ? "failed" : "all is well");

@@ -12,14 +12,16 @@
 /* Values come as text: fixed forms, whatever the server's or the role's defaults are. */
 #define FIXED_FORMS                                                                                                    \
   "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET timezone = 'UTC'; SET bytea_output = 'hex'; "            \
-  "SET extra_float_digits = 3"
+  "SET extra_float_digits = 3; SET client_min_messages = 'warning'"
 
-#define UNDEFINED_OBJECT "42704"
+#define UNDEFINED_OBJECT          "42704"
+#define NOT_IN_PREREQUISITE_STATE "55000"
 
 struct Replication {
   PGconn *pq;
   Fd *socket;
   char *message; /* the last one read, libpq's memory */
+  bool skipped;  /* the server has warned that it passes over changes */
   char error[256];
 };
 
@@ -32,6 +34,17 @@ static int lost(Replication *r) {
   return E_UNAVAILABLE;
 }
 
+/* From version 18 on the server only warns where a publication was not there yet when a change was written, leaves that
+ * change out, and goes on. The warning stands in the stream before any position behind the change. */
+static void on_notice(void *arg, const PGresult *notice) {
+  Replication *r = arg;
+  const char *sqlstate = PQresultErrorField(notice, PG_DIAG_SQLSTATE);
+  if (!sqlstate || strcmp(sqlstate, NOT_IN_PREREQUISITE_STATE))
+    return;
+  keep_error(r, PQresultErrorMessage(notice));
+  r->skipped = true;
+}
+
 int replication_open(const char *dsn, const char *application_name, Replication **ret) {
   Replication *r = calloc(1, sizeof(*r));
   if (!r)
@@ -40,11 +53,13 @@ int replication_open(const char *dsn, const char *application_name, Replication 
   const char *keys[] = {"replication", "application_name", "client_encoding", NULL};
   const char *values[] = {"database", application_name, "UTF8", NULL};
   int rc = db_connect(dsn, keys, values, &r->pq);
-  if (rc == E_OK)
-    r->socket = fd_watch(PQsocket(r->pq));
-  else
+  if (rc < 0) {
     keep_error(r, PQerrorMessage(r->pq));
-  return rc;
+    return rc;
+  }
+  r->socket = fd_watch(PQsocket(r->pq));
+  PQsetNoticeReceiver(r->pq, on_notice, r);
+  return E_OK;
 }
 
 static int flush(Replication *r, int64_t deadline_us) {
@@ -121,6 +136,8 @@ static int next_message(Replication *r, Str *ret) {
   PQfreemem(r->message);
   r->message = NULL;
   int n = PQgetCopyData(r->pq, &r->message, 1);
+  if (r->skipped)
+    return E_NOT_FOUND; /* nothing behind it may be confirmed */
   if (n == -1)
     return ended(r);
   if (n < 0)

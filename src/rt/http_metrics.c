@@ -173,7 +173,13 @@ static char *peer_labels(const char *base_url, const char *method) {
   Str rest = str_from(base_url), scheme = str_cut(&rest, ':');
   while (rest.n && rest.p[0] == '/')
     rest = (Str){rest.p + 1, rest.n - 1};
-  Str host = str_cut(&rest, '/'), port = str_eq(scheme, STR("https")) ? STR("443") : STR("80");
+  Str host = str_cut(&rest, '/');
+  for (size_t i = host.n; i-- > 0;)
+    if (host.p[i] == '@') { /* a name and a password are nobody's label */
+      host = (Str){host.p + i + 1, host.n - i - 1};
+      break;
+    }
+  Str port = str_eq(scheme, STR("https")) ? STR("443") : STR("80");
   for (size_t i = host.n; i-- > 0 && host.p[i] != ']';)
     if (host.p[i] == ':') {
       port = (Str){host.p + i + 1, host.n - i - 1};

@@ -242,9 +242,12 @@ static void compact(void) {
   logs.start = 0;
 }
 
+static bool write_gathered(void);
+
+/* Not log_flush, which may have a line of its own to tell where this one still stands. */
 static void gather(void) {
   if (logs.line.n > GATHERED - logs.end)
-    log_flush();
+    (void)write_gathered();
   if (logs.line.n > GATHERED - logs.end)
     compact();
   if (logs.line.n > GATHERED - logs.end) {

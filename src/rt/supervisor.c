@@ -85,9 +85,11 @@ static int64_t start_missing(Group *g) {
     if (g->workers[i].pid > 0)
       continue;
     int64_t due = g->workers[i].started_us + RESTART_US;
-    if (!g->workers[i].started_us || due <= now)
+    if (!g->workers[i].started_us || due <= now) {
       start_worker(g, i);
-    else if (due - now < wait)
+      due = now + RESTART_US;
+    }
+    if (g->workers[i].pid <= 0 && due - now < wait)
       wait = due - now;
   }
   return wait;

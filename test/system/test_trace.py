@@ -178,7 +178,9 @@ def test_operations_older_than_the_publication_with_traces_are_not_lost():
         assert refill(shop, user["billingId"], "4")
         shop.assert_sound()
         assert len(ok(shop.get(f"/notification/notification/{user['id']}"))) == 3
-        assert 'publication "billing_pub_traced" does not exist' in shop.server.text().replace('\\"', '"')
+        # PostgreSQL 15 to 17 end the stream there, later ones warn and would pass over what was written.
+        assert re.search(r'publication "billing_pub_traced" does not exist|skipped loading publication "billing_pub_traced"',
+                         shop.server.text().replace('\\"', '"'))
         shop.stop()
 
 
