@@ -22,6 +22,10 @@ LOGS = "app-logs-*"
 START_SECONDS = 300  # the first time it is fetched
 
 
+class Unavailable(AssertionError):
+    """Answered by 503."""
+
+
 class OpenSearch:
     def __enter__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="skald-opensearch-"))
@@ -54,17 +58,24 @@ class OpenSearch:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
-            raise AssertionError(f"{path}: {error.code} {error.read().decode()}") from None
+            kind = Unavailable if error.code == 503 else AssertionError
+            raise kind(f"{path}: {error.code} {error.read().decode()}") from None
+
+    def search(self, how, body):
+        """Among all that is stored by now."""
+        self.call(f"{LOGS}/_refresh", method="POST")
+        try:
+            return self.call(f"{LOGS}/{how}", body)
+        except Unavailable:  # an index was made this moment; it can be searched when its shards have started
+            self.call(f"_cluster/health/{LOGS}?wait_for_status=yellow&timeout=30s")
+            return self.call(f"{LOGS}/{how}", body)
 
     def count(self, query="*:*"):
-        self.call(f"{LOGS}/_refresh", method="POST")
-        return self.call(f"{LOGS}/_count", {"query": {"query_string": {"query": query}}})["count"]
+        return self.search("_count", {"query": {"query_string": {"query": query}}})["count"]
 
     def find(self, query):
         """What all matching lines say, oldest first."""
-        self.call(f"{LOGS}/_refresh", method="POST")
-        found = self.call(f"{LOGS}/_search", {"query": {"query_string": {"query": query}}, "size": 1000,
-                                              "sort": ["@timestamp"]})
+        found = self.search("_search", {"query": {"query_string": {"query": query}}, "size": 1000, "sort": ["@timestamp"]})
         return [hit["_source"] for hit in found["hits"]["hits"]]
 
 
