@@ -51,13 +51,45 @@ static int read_payload(const JsonValue *payload, Envelope *ret) {
   return E_OK;
 }
 
-int envelope_parse(Arena *arena, Str value, Envelope *ret) {
+/* Remembers the bytes in front of the payload of a value that has a schema before it and nothing behind it. */
+static void remember_schema(Buf *schema, Str value, const JsonValue *root) {
+  buf_clear(schema);
+  const JsonValue *first = root->first, *payload = first ? first->next : NULL;
+  if (!payload || payload->next || !str_eq(first->name, STR("schema")) || !payload->first)
+    return;
+  size_t at = (uintptr_t)payload->first->name.p - (uintptr_t)value.p; /* beyond the value if it had an escape in it */
+  if (at >= 2 && at < value.n && memcmp(value.p + at - 2, "{\"", 2) == 0)
+    buf_add(schema, value.p, at - 2);
+}
+
+/* Whether the value begins as remembered, and what follows is a whole payload and the end of the object around it. */
+static bool parse_payload(Arena *arena, Str value, const Buf *schema, const JsonValue **ret) {
+  if (schema->n == 0 || value.n <= schema->n || memcmp(value.p, schema->p, schema->n) != 0 ||
+      value.p[value.n - 1] != '}')
+    return false;
+  JsonValue *payload = NULL;
+  int rc = json_parse(arena, (Str){value.p + schema->n, value.n - schema->n - 1}, &payload, NULL);
+  *ret = payload;
+  return rc == E_OK;
+}
+
+/* NULL, or JSON null: there is none. */
+static int find_payload(Arena *arena, Str value, Buf *schema, const JsonValue **ret) {
+  *ret = NULL;
+  if (!value.p || (schema && parse_payload(arena, value, schema, ret)))
+    return E_OK;
   JsonValue *root = NULL;
-  if (value.p)
-    TRY(json_parse(arena, value, &root, NULL));
-  const JsonValue *payload = json_get(root, STR("payload"));
-  if (!payload || !json_get(root, STR("schema")))
-    payload = root;
+  TRY(json_parse(arena, value, &root, NULL));
+  const JsonValue *payload = json_get(root, STR("schema")) ? json_get(root, STR("payload")) : NULL;
+  if (payload && schema)
+    remember_schema(schema, value, root);
+  *ret = payload ? payload : root;
+  return E_OK;
+}
+
+int envelope_parse(Arena *arena, Str value, Buf *schema, Envelope *ret) {
+  const JsonValue *payload = NULL;
+  TRY(find_payload(arena, value, schema, &payload));
   if (!payload || payload->type == JSON_NULL || is_heartbeat(payload)) {
     *ret = (Envelope){0};
     return E_OK;

@@ -21,8 +21,8 @@
 #include <unistd.h>
 
 #define CLOSE_US     5000000 /* for leaving a group, and for the library's threads to end */
-#define BATCH_EVENTS 256
-#define BATCH_BYTES  (2 * 1024 * 1024)
+#define BATCH_EVENTS 1024
+#define BATCH_BYTES  (4 * 1024 * 1024)
 #define COMMIT_US    100000   /* between two commits of offsets */
 #define RETRY_US     1000000  /* after a commit that failed */
 #define REVOKE_US    10000000 /* what a batch in hand may take before its partitions are given up all the same */
@@ -551,7 +551,8 @@ static const Setting consumer_settings[] = {
     {"heartbeat.interval.ms", "2000"},
     {"queued.min.messages", "20000"},
     {"queued.max.messages.kbytes", "16384"},
-    {"fetch.max.bytes", "4194304"},
+    {"fetch.max.bytes", "1048576"}, /* compressed: it may become more than ten times as much */
+    {"fetch.message.max.bytes", "262144"},
     {0},
 };
 
@@ -666,6 +667,8 @@ static const Setting producer_settings[] = {
     {"queue.buffering.max.messages", "65536"},
     {"queue.buffering.max.kbytes", "16384"},
     {"linger.ms", "2"},
+    {"compression.codec", "lz4"}, /* a record is mostly its schema */
+    {"max.in.flight.requests.per.connection", "2"}, /* what comes meanwhile makes the next batch, the larger the better */
     {0},
 };
 

@@ -343,6 +343,7 @@ static const char *read_operation(Arena *arena, const JsonValue *row, Operation 
 /* What a batch of events becomes. */
 typedef struct Work {
   Arena *arena;
+  Buf *schema; /* of the last event */
   Row *rows;
   DeadLetter *dead;
   Account *accounts;
@@ -402,7 +403,7 @@ static void add_row(Work *w, const Operation *o, const Envelope *envelope, Str t
 
 static void read_event(Work *w, const ChangeEvent *event) {
   Envelope envelope;
-  if (envelope_parse(w->arena, event->value, &envelope) < 0) {
+  if (envelope_parse(w->arena, event->value, w->schema, &envelope) < 0) {
     add_dead_letter(w, event, event->traceparent, "not a change event");
     return;
   }
@@ -507,6 +508,7 @@ typedef struct Consumer {
   Source *source; /* NULL: closed */
   Fiber *reader;  /* NULL: ended */
   Fiber *addresser, *stopper;
+  Buf schema;              /* of the last event */
   bool stored_unaddressed; /* since the addresser last looked */
   bool user_down;          /* as last logged by the addresser */
 } Consumer;
@@ -584,7 +586,7 @@ static void log_rows(const Work *w) {
  */
 static int handle_batch(Consumer *c, const ChangeBatch *batch) {
   SCOPED_ARENA arena = arena_new();
-  Work work = {.arena = arena};
+  Work work = {.arena = arena, .schema = &c->schema};
   read_batch(&work, batch);
   int64_t wait_us = RETRY_FIRST_US;
   int rc = E_OK;
@@ -732,6 +734,7 @@ static void stop(Service *s, int64_t deadline_us) {
   Source *source = c->source;
   c->source = NULL;
   source->close(source);
+  buf_free(&c->schema);
 }
 
 const ServiceDef notification_service = {.name = "notification",

@@ -59,7 +59,7 @@ static void check_cell(const RecordStyle *style, uint32_t type, int32_t modifier
   PROPERTY(record_key(&key_out, table, &row) == E_OK);
   Envelope envelope;
   JsonValue *parsed = NULL;
-  PROPERTY(envelope_parse(arena, buf_view(&out), &envelope) == E_OK && envelope.op == 'u' && envelope.after);
+  PROPERTY(envelope_parse(arena, buf_view(&out), NULL, &envelope) == E_OK && envelope.op == 'u' && envelope.after);
   PROPERTY(json_parse(arena, buf_view(&key_out), &parsed, NULL) == E_OK);
 }
 

@@ -207,7 +207,7 @@ static void check_rows(char op, const PgoTuple *before, const PgoTuple *after, c
   Str value = value_of(arena, table_of(arena, NULL, false), op, before, after);
   CHECK_STR(((Str){value.p, str_from(expected).n}), expected);
   Envelope e = {0};
-  CHECK_INT(envelope_parse(arena, value, &e), E_OK);
+  CHECK_INT(envelope_parse(arena, value, NULL, &e), E_OK);
   CHECK_INT(e.op, op);
 }
 
