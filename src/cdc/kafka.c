@@ -21,8 +21,8 @@
 #include <unistd.h>
 
 #define CLOSE_US     5000000 /* for leaving a group, and for the library's threads to end */
-#define BATCH_EVENTS 1024
-#define BATCH_BYTES  (4 * 1024 * 1024)
+#define BATCH_EVENTS 512
+#define BATCH_BYTES  (2 * 1024 * 1024)
 #define COMMIT_US    100000   /* between two commits of offsets */
 #define RETRY_US     1000000  /* after a commit that failed */
 #define REVOKE_US    10000000 /* what a batch in hand may take before its partitions are given up all the same */
@@ -550,9 +550,8 @@ static const Setting consumer_settings[] = {
     {"session.timeout.ms", "6000"}, /* how long the records of a process that died wait */
     {"heartbeat.interval.ms", "2000"},
     {"queued.min.messages", "20000"},
-    {"queued.max.messages.kbytes", "16384"},
-    {"fetch.max.bytes", "1048576"}, /* compressed: it may become more than ten times as much */
-    {"fetch.message.max.bytes", "262144"},
+    {"queued.max.messages.kbytes", "8192"},
+    {"fetch.max.bytes", "2097152"}, /* compressed: it may become more than ten times as much */
     {0},
 };
 
