@@ -666,8 +666,8 @@ static const Setting producer_settings[] = {
     {"queue.buffering.max.messages", "65536"},
     {"queue.buffering.max.kbytes", "16384"},
     {"linger.ms", "2"},
-    {"compression.codec", "lz4"}, /* a record is mostly its schema */
-    {"max.in.flight.requests.per.connection", "2"}, /* what comes meanwhile makes the next batch, the larger the better */
+    {"compression.codec", "lz4"},                   /* a record is mostly its schema */
+    {"max.in.flight.requests.per.connection", "2"}, /* what comes meanwhile makes one large batch */
     {0},
 };
 
