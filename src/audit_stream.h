@@ -32,6 +32,7 @@ typedef struct AuditSource { /* one service's database: one connection, one snap
 typedef struct AuditReport {
   int64_t violations[AUDIT_RULES + 1]; /* by rule; [AUDIT_NOTE]: notes */
   int64_t in_flight;                   /* of those, what may only be unfinished */
+  int64_t parked;                      /* sagas that wait for an operator: notes */
   int64_t orders, wallets, history;    /* checked */
   int64_t left_out;                    /* orders of sagas that a client changed or deleted since */
 } AuditReport;

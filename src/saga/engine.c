@@ -7,6 +7,7 @@
 #include "rt/span.h"
 #include "saga/run.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #define STORE_US           5000000
 #define RELEASE_US         1000000
 #define RETENTION_EVERY_US (INT64_C(600) * 1000000)
+#define PARKED_EVERY_US    5000000
 
 SagaConfig saga_config;
 
@@ -28,10 +30,14 @@ const Option saga_options[] = {
      "sagas one process drives at once; beyond it new ones are answered 503", false},
     {"SAGA_CALLS_PER_SERVICE", OPTION_INT, &saga_config.calls_per_target, "256", 1, 4096, NULL,
      "concurrent calls to one participant", false},
+    {"SAGA_PARK_REFUSALS", OPTION_INT, &saga_config.park_refusals, "10", 1, 1000000, NULL,
+     "a saga is parked when a step that must succeed, such as an undoing, is refused so many times in a row", false},
+    {"SAGA_PARK_AFTER", OPTION_MILLIS, &saga_config.park_after_us, "1440m", 1000, 31536000000, NULL,
+     "and when such a step has not succeeded for so long, for want of an answer", false},
     {0},
 };
 
-static const char *const state_names[] = {"RUNNING", "COMPENSATING", "SUCCEEDED", "COMPENSATED"};
+static const char *const state_names[] = {"RUNNING", "COMPENSATING", "SUCCEEDED", "COMPENSATED", "PARKED"};
 static const char *const step_names[] = {"WAITING", "DONE", "REFUSED", "MAYBE", "UNDONE"};
 
 const char *saga_state_name(SagaState state) {
@@ -71,7 +77,7 @@ int saga_new(SagaEngine *e, const SagaType *type, Uuid id, Str input, SagaRun **
   SagaRun *run = ARENA_NEW(arena, SagaRun);
   *run = (SagaRun){.id = id, .type = type, .engine = e, .arena = arena, .epoch = 1, .references = 1};
   run->input = arena_str(arena, input);
-  run->began_us = loop_now_us();
+  run->began_us = run->resumed_us = loop_now_us();
   int rc = type->load(run);
   if (rc < 0) {
     arena_free(arena);
@@ -144,7 +150,7 @@ static int set_going(SagaRun *run) {
 }
 
 int saga_begin(SagaRun *run, const DbStmt *statements, int count, int64_t deadline_us) {
-  if (run->engine->active_count >= saga_config.running_most)
+  if (run->engine->stopping || run->engine->active_count >= saga_config.running_most)
     return E_BUSY;
   work_for(run->id, run->type);
   TRY(saga_store_begin(run->engine->store, run, statements, count, deadline_us));
@@ -173,23 +179,31 @@ Str saga_steps_json(const SagaRun *run) {
   for (int i = 0; i < run->type->step_count; i++) {
     const SagaStepRun *s = &run->steps[i];
     buf_printf(&b, "%s{\"name\":\"%s\",\"state\":\"%s\",\"attempts\":%d,\"status\":%d,\"micros\":%lld}", i ? "," : "",
-               run->type->steps[i].name, step_names[s->state], s->attempts, s->status, (long long)s->took_us);
+               run->type->steps[i].name, s->skipped ? "SKIPPED" : step_names[s->state], s->attempts, s->status,
+               (long long)s->took_us);
   }
   buf_char(&b, ']');
   return buf_view(&b);
 }
 
+static int store(SagaRun *run, SagaState state, const SagaEnd *end) {
+  SagaStore *s = run->engine->store;
+  int64_t deadline = loop_now_us() + STORE_US;
+  if (state == SAGA_COMPENSATING)
+    return saga_store_compensate(s, run, deadline);
+  return state == SAGA_PARKED ? saga_store_park(s, run, end->steps, deadline)
+                              : saga_store_finish(s, run, state, end, deadline);
+}
+
 /* A write of ours that met no database, or no answer from it, is tried again: it is guarded, so twice does no harm. */
 static int persist(SagaRun *run, SagaState state) {
   SagaEnd end = {0};
-  if (state != SAGA_COMPENSATING) {
+  if (state != SAGA_COMPENSATING)
     end.steps = saga_steps_json(run);
+  if (state == SAGA_SUCCEEDED || state == SAGA_COMPENSATED)
     end.count = run->type->finish(run, state == SAGA_SUCCEEDED, end.statements);
-  }
   for (int tries = 0;; tries++) {
-    int64_t deadline = loop_now_us() + STORE_US;
-    int rc = state == SAGA_COMPENSATING ? saga_store_compensate(run->engine->store, run, deadline)
-                                        : saga_store_finish(run->engine->store, run, state, &end, deadline);
+    int rc = store(run, state, &end);
     if (rc == 0)
       run->state = state;
     if (rc == 0 || rc == E_FENCED || rc == E_CANCELED || run->fenced)
@@ -216,13 +230,34 @@ static int roll_back(SagaRun *run) {
   return persist(run, SAGA_COMPENSATED);
 }
 
-static int drive(SagaRun *run) {
+static int advance(SagaRun *run) {
   if (run->state == SAGA_COMPENSATING)
     return roll_back(run);
   int rc = saga_forward(run);
   if (rc == 0)
     return persist(run, SAGA_SUCCEEDED);
-  return rc == E_REFUSED ? roll_back(run) : rc;
+  return rc == E_REFUSED && !run->parked_step.p ? roll_back(run) : rc;
+}
+
+static int park(SagaRun *run) {
+  SagaState was = run->state;
+  TRY(persist(run, SAGA_PARKED));
+  saga_stats_state(stats_of(run), was, -1);
+  saga_stats_parked(stats_of(run), run);
+  return 0;
+}
+
+static int drive(SagaRun *run) {
+  int rc = advance(run);
+  return rc == E_REFUSED ? park(run) : rc;
+}
+
+static void log_parked(const SagaRun *run) {
+  const LogField fields[] = {{LOG_SAGA_STATE, str_from(saga_state_name(run->state)), 0},
+                             {LOG_STEP, run->parked_step, 0},
+                             {LOG_REASON, run->parked_reason, 0}};
+  LOG_WITH(ERROR, "saga", fields, "parked until an operator has seen to it: %.*s %.*s", STR_FMT(run->parked_step),
+           STR_FMT(run->parked_reason));
 }
 
 static void log_end(const SagaRun *run) {
@@ -234,24 +269,31 @@ static void log_end(const SagaRun *run) {
   };
   if (run->state == SAGA_SUCCEEDED)
     LOG_WITH(DEBUG, "saga", fields, "succeeded");
+  else if (!run->failed_step.p)
+    LOG_WITH(INFO, "saga", fields, "rolled back: %.*s", STR_FMT(run->reason));
   else
     LOG_WITH(INFO, "saga", fields, "rolled back: %.*s did not succeed: %.*s", STR_FMT(run->failed_step),
              STR_FMT(run->reason));
 }
 
+static void conclude(SagaRun *run) {
+  log_end(run);
+  run->ended = true;
+  saga_stats_ended(stats_of(run), run);
+  if (run->type->ended)
+    run->type->ended(run);
+}
+
 void saga_drive(void *arg) {
   SagaRun *run = arg;
   int rc = drive(run);
-  if (rc == 0) {
-    log_end(run);
-    run->ended = true;
-    saga_stats_ended(stats_of(run), run);
-    if (run->type->ended)
-      run->type->ended(run);
-  } else {
-    run->fenced = true;
+  if (rc < 0)
     LOG(WARN, "saga", "not ours any more, left to its owner");
-  }
+  else if (run->state == SAGA_PARKED)
+    log_parked(run);
+  else
+    conclude(run);
+  run->fenced = !run->ended;
   unlink_run(run);
   fiber_wake(run->waiter);
   saga_release(run);
@@ -262,6 +304,18 @@ static const SagaType *type_named(const SagaEngine *e, Str name) {
     if (str_eq(str_from(t->name), name))
       return t;
   return NULL;
+}
+
+/* What the one before us had reached: a step may have been, unless an operator has said that it is settled. */
+static void resume_steps(SagaRun *run, Str skipped) {
+  for (int i = 0; i < run->type->step_count; i++)
+    run->steps[i].started = true;
+  while (skipped.p) {
+    Str name = str_cut(&skipped, ',');
+    for (int i = 0; i < run->type->step_count; i++)
+      if (str_eq(name, str_from(run->type->steps[i].name)))
+        run->steps[i] = (SagaStepRun){.started = true, .skipped = true, .answer = STR("null")};
+  }
 }
 
 /* The fiber it starts goes on with the saga's trace. */
@@ -279,12 +333,12 @@ static void adopt(SagaEngine *e, const SagaClaim *claim) {
   LOG_WITH(INFO, "saga", fields, "taken over in state %.*s", STR_FMT(claim->state));
   metric_add(stats_of(run)->takeovers, 1);
   run->began_us -= claim->ageUs;
+  run->resumed_us -= claim->resumedUs;
   run->epoch = claim->epoch;
   run->failed_step = arena_str(run->arena, claim->failedStep);
   run->reason = arena_str(run->arena, claim->reason);
   run->state = str_eq(claim->state, STR("COMPENSATING")) ? SAGA_COMPENSATING : SAGA_RUNNING;
-  for (int i = 0; i < type->step_count; i++)
-    run->steps[i].started = true; /* whatever the one before us had reached */
+  resume_steps(run, claim->skipped);
   if (set_going(run) < 0)
     LOG(WARN, "saga", "waits for a free fiber");
   saga_release(run);
@@ -314,34 +368,30 @@ static void recover(void *arg) {
   }
 }
 
-static void mark_lost(SagaEngine *e, const Uuid *asked, size_t count, const List *kept) {
-  for (SagaRun *run = e->active.next; run != &e->active; run = run->next) {
-    bool was_asked = false, is_kept = false;
-    for (size_t i = 0; i < count && !was_asked; i++)
-      was_asked = uuid_eq(asked[i], run->id);
-    for (size_t i = 0; i < kept->count && !is_kept; i++) {
-      const SagaClaim *k = &((const SagaClaim *)kept->items)[i];
-      is_kept = uuid_eq(k->id, run->id) && k->epoch == run->epoch;
+/* References are held meanwhile: a run may end while its lease is being renewed. */
+static size_t hold_old(SagaEngine *e, int64_t older_than_us, SagaRun **runs) {
+  size_t count = 0;
+  for (SagaRun *run = e->active.next; run != &e->active; run = run->next)
+    if (run->began_us < older_than_us && !run->fenced) {
+      run->references++;
+      runs[count++] = run;
     }
-    if (was_asked && !is_kept)
-      run->fenced = true;
-  }
+  return count;
 }
 
 static void renew_once(SagaEngine *e, Arena *arena, int64_t older_than_us) {
-  Uuid *ids = ARENA_ARRAY(arena, Uuid, (size_t)e->active_count + 1);
-  size_t count = 0;
-  for (SagaRun *run = e->active.next; run != &e->active; run = run->next)
-    if (run->began_us < older_than_us && !run->fenced)
-      ids[count++] = run->id;
-  List kept;
+  SagaRun **runs = ARENA_ARRAY(arena, SagaRun *, (size_t)e->active_count + 1);
+  size_t count = hold_old(e, older_than_us, runs);
+  List lost = {0};
   if (!count)
     return;
-  int rc = saga_store_renew(e->store, arena, ids, count, &kept);
-  if (rc == 0)
-    mark_lost(e, ids, count, &kept);
-  else
+  int rc = saga_store_renew(e->store, arena, runs, count, &lost);
+  if (rc < 0)
     LOG(WARN, "saga", "the leases of %zu sagas could not be renewed: %s", count, err_info(rc)->title);
+  for (size_t i = 0; i < lost.count; i++)
+    runs[((SagaLost *)lost.items)[i].at]->fenced = true;
+  for (size_t i = 0; i < count; i++)
+    saga_release(runs[i]);
 }
 
 static void renew(void *arg) {
@@ -354,15 +404,37 @@ static void renew(void *arg) {
   }
 }
 
-static void retain(void *arg) {
+static void count_parked(SagaEngine *e, Arena *arena) {
+  List parked = {0};
+  int rc = saga_store_parked(e->store, arena, &parked);
+  for (const SagaType *t = e->types; t->name; t++)
+    metric_set(e->stats[t - e->types].parked, rc < 0 ? NAN : 0);
+  for (size_t i = 0; i < parked.count; i++) {
+    const SagaParked *p = &((SagaParked *)parked.items)[i];
+    const SagaType *type = type_named(e, p->type);
+    if (type)
+      metric_set(e->stats[type - e->types].parked, (double)p->count);
+  }
+}
+
+static void expire(SagaEngine *e, Arena *arena) {
+  int rc = saga_store_expire(e->store, arena, saga_config.retention_us);
+  if (rc < 0)
+    LOG(WARN, "saga", "ended sagas could not be deleted: %s", err_info(rc)->title);
+}
+
+static void keep_house(void *arg) {
   SagaEngine *e = arg;
   SCOPED_ARENA arena = arena_new();
-  while (fiber_sleep(RETENTION_EVERY_US) == 0) {
-    int rc = saga_store_expire(e->store, arena, saga_config.retention_us);
-    if (rc < 0)
-      LOG(WARN, "saga", "ended sagas could not be deleted: %s", err_info(rc)->title);
+  int64_t expire_at = loop_now_us() + RETENTION_EVERY_US;
+  do {
+    count_parked(e, arena);
+    if (loop_now_us() >= expire_at) {
+      expire(e, arena);
+      expire_at += RETENTION_EVERY_US;
+    }
     arena_reset(arena);
-  }
+  } while (fiber_sleep(PARKED_EVERY_US) == 0);
 }
 
 void saga_set_owner(const char *owner) {
@@ -376,7 +448,7 @@ void saga_engine_start(SagaEngine *e, Db *db, int worker) {
     abort();
   saga_store_open(e->store, db, owner, saga_config.lease_us);
   bool ok = fiber_start("saga recovery", recover, e) && fiber_start("saga leases", renew, e) &&
-            (worker > 0 || fiber_start("saga retention", retain, e));
+            (worker > 0 || fiber_start("saga housekeeping", keep_house, e));
   if (!ok)
     abort();
 }
@@ -388,10 +460,10 @@ void saga_engine_stop(SagaEngine *e, int64_t deadline_us) {
   int rc = 0;
   while (is_busy(e) && rc == 0)
     rc = fiber_wait("end of all sagas", deadline_us);
-  if (!is_busy(e))
-    return;
-  LOG(INFO, "saga", "%d sagas have not ended and are given back", e->active_count);
+  if (is_busy(e))
+    LOG(INFO, "saga", "%d sagas have not ended and are given back", e->active_count);
+  /* Also when none is driven: what could not be stored, or not be read when it was taken over, is still ours. */
   rc = saga_store_release(e->store, arena, loop_now_us() + RELEASE_US);
   if (rc < 0)
-    LOG(WARN, "saga", "they stay ours until their leases end: %s", err_info(rc)->title);
+    LOG(WARN, "saga", "what is ours stays so until its lease ends: %s", err_info(rc)->title);
 }

@@ -27,7 +27,8 @@ void saga_engine_stop(SagaEngine *e, int64_t deadline_us);
 MUST_CHECK int saga_new(SagaEngine *e, const SagaType *type, Uuid id, Str input, SagaRun **ret);
 /* Stores it together with the caller's statements, in one transaction, and sets it going. */
 MUST_CHECK int saga_begin(SagaRun *run, const DbStmt *statements, int count, int64_t deadline_us);
-/* Waits for its end: 0 (look at run->state), E_TIMEOUT (it goes on without us) or E_FENCED (elsewhere). */
+/* Waits for its end: 0 (look at run->state), E_TIMEOUT (it goes on without us) or E_FENCED (elsewhere, or not before an
+ * operator has seen to it: SAGA_PARKED). */
 MUST_CHECK int saga_wait(SagaRun *run, int64_t deadline_us);
 void saga_release(SagaRun *run);
 

@@ -16,6 +16,8 @@ typedef struct SagaConfig {
   int64_t retention_us; /* ended sagas are deleted after it */
   int64_t running_most; /* sagas driven at once */
   int64_t calls_per_target;
+  int64_t park_refusals; /* in a row, of a step that must succeed */
+  int64_t park_after_us; /* without a success of such a step */
 } SagaConfig;
 
 extern SagaConfig saga_config;
@@ -38,9 +40,11 @@ struct SagaEngine {
 
 /* A fiber function: drives the run (arg: SagaRun, a reference of its own) to its end. */
 void saga_drive(void *arg);
-/* All steps that can run, until all are done or one is not. 0, or E_REFUSED with failed_step and reason set. */
+/* All steps that can run, until all are done or one is not. 0, or E_REFUSED with failed_step and reason set, or with
+ * parked_step and parked_reason where there is no way back. */
 MUST_CHECK int saga_forward(SagaRun *run);
-/* Undoes every step that may have been reached. 0, or E_FENCED / E_CANCELED. */
+/* Undoes every step that may have been reached. 0, E_REFUSED with parked_step and parked_reason set, or E_FENCED /
+ * E_CANCELED. */
 MUST_CHECK int saga_backward(SagaRun *run);
 
 /* How long to wait before try number tries + 1. */

@@ -1,7 +1,7 @@
 /* Durable sagas. A saga type is a table of steps; the engine runs them, and when one does not succeed undoes every step
  * it may have reached. It knows nothing of shops. What it promises: a saga that was begun (one transaction with the
- * caller's own rows) ends SUCCEEDED or COMPENSATED whatever dies on the way, and its end is one transaction with the
- * caller's.
+ * caller's own rows) ends SUCCEEDED or COMPENSATED whatever dies on the way, or waits PARKED for an operator where a
+ * step that must succeed does not; and its end is one transaction with the caller's.
  *
  * Each saga has an owner, a lease (due_at, by the database's clock) and an epoch; every write is guarded by epoch and
  * state. Participants are idempotent under the saga's id, so taking one over simply asks again. */
@@ -14,7 +14,7 @@
 
 #define SAGA_STEPS 16
 
-typedef enum SagaState { SAGA_RUNNING, SAGA_COMPENSATING, SAGA_SUCCEEDED, SAGA_COMPENSATED } SagaState;
+typedef enum SagaState { SAGA_RUNNING, SAGA_COMPENSATING, SAGA_SUCCEEDED, SAGA_COMPENSATED, SAGA_PARKED } SagaState;
 
 typedef enum SagaStepKind {
   SAGA_COMPENSATABLE, /* can be undone; refused: the saga is rolled back */
@@ -32,8 +32,8 @@ typedef enum SagaStepState { STEP_WAITING, STEP_DONE, STEP_REFUSED, STEP_MAYBE, 
 
 typedef struct SagaStepRun {
   SagaStepState state;
-  bool started;
-  int attempts, status; /* HTTP status of the last answer, 0 without one */
+  bool started, skipped; /* skipped: as done or undone, by an operator's word */
+  int attempts, status;  /* HTTP status of the last answer, 0 without one */
   int64_t took_us;
   Str answer; /* the participant's body when done */
 } SagaStepRun;
@@ -47,11 +47,12 @@ typedef struct SagaRun {
   void *data;   /* what type->load made of it */
   SagaState state;
   int64_t epoch;
-  bool fenced, ended; /* another owns it now; its end is stored */
+  bool fenced, ended; /* not ours any more: another's, or parked; its end is stored */
   SagaStepRun steps[SAGA_STEPS];
-  Str failed_step, reason;
-  Fiber *waiter; /* woken at the end */
-  int64_t began_us;
+  Str failed_step, reason;        /* why it is undone */
+  Str parked_step, parked_reason; /* why it cannot go on */
+  Fiber *waiter;                  /* woken at the end */
+  int64_t began_us, resumed_us;   /* resumed: by an operator; else as it began */
   int references;
   struct SagaRun *next, *previous;
 } SagaRun;

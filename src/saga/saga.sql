@@ -35,3 +35,30 @@ BEGIN
 END $$;
 CREATE TRIGGER saga_immutable BEFORE UPDATE ON {schema}.saga
   FOR EACH ROW WHEN (OLD.due_at IS NULL) EXECUTE FUNCTION {schema}.saga_immutable();
+
+-- migration 2: sagas that wait for an operator, and what operators did
+-- A parked saga has not ended and is never due. NOT VALID: what stands there was held to the stricter rule before.
+ALTER TABLE {schema}.saga
+  ADD COLUMN parked_state text, -- what it goes on as
+  ADD COLUMN parked_step text,
+  ADD COLUMN parked_reason text,
+  ADD COLUMN parked_at timestamptz,
+  ADD COLUMN resumed_at timestamptz, -- the last time that an operator set it going
+  DROP CONSTRAINT saga_state_check,
+  ADD CONSTRAINT saga_state_check
+    CHECK (state IN ('RUNNING', 'COMPENSATING', 'SUCCEEDED', 'COMPENSATED', 'PARKED')) NOT VALID,
+  ADD CONSTRAINT saga_parked_check CHECK (CASE state
+    WHEN 'PARKED' THEN due_at = 'infinity' AND parked_state IN ('RUNNING', 'COMPENSATING') AND parked_step IS NOT NULL
+    ELSE parked_state IS NULL END) NOT VALID;
+
+-- The trail of what operators had done. No foreign key: it would be looked at with every change of a saga.
+CREATE TABLE {schema}.saga_operation (
+  id uuid PRIMARY KEY,
+  saga_id uuid NOT NULL,
+  at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  action text NOT NULL CHECK (action IN ('retry', 'cancel', 'skip')),
+  step text,   -- the one it was parked at
+  reason text, -- in the operator's words
+  by text      -- the operator's name, as far as it was given
+);
+CREATE INDEX saga_operation_saga ON {schema}.saga_operation (saga_id);

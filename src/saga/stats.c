@@ -15,6 +15,10 @@ static const MetricFamily
     oldest = {.type = METRIC_AGE,
               .name = "skald_saga_oldest_seconds",
               .help = "Age of the oldest saga that has not ended."},
+    parked = {.type = METRIC_OPTIONAL,
+              .name = "skald_sagas_parked",
+              .help = "Sagas parked for an operator, as the database counts them every 5 seconds: of all processes "
+                      "together."},
     ended = {.type = METRIC_COUNTER, .name = "skald_sagas_total", .help = "Sagas that have ended."},
     duration = {.type = METRIC_HISTOGRAM,
                 .name = "skald_saga_duration_seconds",
@@ -32,7 +36,10 @@ static const MetricFamily
     retries = {.type = METRIC_COUNTER, .name = "skald_saga_retries_total", .help = "Calls that had to be made again."},
     compensations = {.type = METRIC_COUNTER,
                      .name = "skald_saga_compensations_total",
-                     .help = "Sagas that decided to undo, by the step that failed first."};
+                     .help = "Sagas that decided to undo, by the step that failed first."},
+    parkings = {.type = METRIC_COUNTER,
+                .name = "skald_saga_parkings_total",
+                .help = "Sagas parked for an operator, by the step that did not succeed."};
 
 static void init_step(struct SagaStepStats *s, const char *labels) {
   static const char *const ends[] = {[STEP_DONE] = "outcome=\"done\"",
@@ -47,6 +54,7 @@ static void init_step(struct SagaStepStats *s, const char *labels) {
     s->calls[i] = metric_in(&calls, labels, outcomes[i]);
   s->retries = metric_in(&retries, labels, "");
   s->failed = metric_in(&compensations, labels, "");
+  s->parkings = metric_in(&parkings, labels, "");
 }
 
 void saga_stats_init(SagaStats *stats, const char *service, const SagaType *type) {
@@ -57,6 +65,7 @@ void saga_stats_init(SagaStats *stats, const char *service, const SagaType *type
   stats->started = metric_in(&started, labels, "");
   stats->takeovers = metric_in(&takeovers, labels, "");
   stats->oldest = metric_in(&oldest, labels, "");
+  stats->parked = metric_in(&parked, labels, "");
   for (int i = 0; i < 2; i++) {
     stats->ended[i] = metric_in(&ended, labels, outcomes[i]);
     stats->duration[i] = metric_in(&duration, labels, outcomes[i]);
@@ -75,11 +84,25 @@ void saga_stats_ended(SagaStats *stats, const SagaRun *run) {
 }
 
 void saga_stats_state(SagaStats *stats, SagaState state, int by) {
-  metric_add(stats->running[state == SAGA_COMPENSATING || state == SAGA_COMPENSATED], by);
+  if (state != SAGA_PARKED)
+    metric_add(stats->running[state == SAGA_COMPENSATING || state == SAGA_COMPENSATED], by);
+}
+
+static struct SagaStepStats *step_named(SagaStats *stats, const SagaType *type, Str name) {
+  for (int i = 0; i < type->step_count; i++)
+    if (str_eq(name, str_from(type->steps[i].name)))
+      return &stats->steps[i];
+  return NULL;
 }
 
 void saga_stats_failed(SagaStats *stats, const SagaRun *run) {
-  for (int i = 0; i < run->type->step_count; i++)
-    if (str_eq(run->failed_step, str_from(run->type->steps[i].name)))
-      metric_add(stats->steps[i].failed, 1);
+  struct SagaStepStats *step = step_named(stats, run->type, run->failed_step);
+  if (step)
+    metric_add(step->failed, 1);
+}
+
+void saga_stats_parked(SagaStats *stats, const SagaRun *run) {
+  struct SagaStepStats *step = step_named(stats, run->type, run->parked_step);
+  if (step)
+    metric_add(step->parkings, 1);
 }

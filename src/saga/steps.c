@@ -24,6 +24,11 @@ typedef struct StepTask { /* one step's fiber */
   int outcome;
 } StepTask;
 
+typedef struct Siege { /* of a participant */
+  bool must_succeed;
+  int attempts, refusals;
+} Siege;
+
 static CallOutcome outcome_of(int rc, int status) {
   if (rc < 0 || status >= 500 || status == 408 || status == 425 || status == 429)
     return CALL_UNKNOWN;
@@ -98,6 +103,26 @@ static void step_failed(SagaRun *run, int i, SagaStepState state, Str body) {
   run->reason = reason_of(run, &run->steps[i], body);
 }
 
+/* Whether it has been asked for long enough, so that an operator has to look. A refusal will hardly change by itself; a
+ * participant that is down comes back, and gets its time. Even when that is over, as after a long absence of our own,
+ * it is asked some times. */
+static bool is_hopeless(SagaRun *run, int i, Siege *siege, CallOutcome outcome, Str body) {
+  siege->attempts++;
+  siege->refusals = outcome == CALL_REFUSED ? siege->refusals + 1 : 0;
+  bool refused = siege->refusals >= saga_config.park_refusals;
+  bool late = loop_now_us() - run->resumed_us >= saga_config.park_after_us;
+  if (!siege->must_succeed || (!refused && !(late && siege->attempts >= saga_config.park_refusals)))
+    return false;
+  if (run->parked_step.p)
+    return true;
+  Str last = reason_of(run, &run->steps[i], body);
+  run->parked_step = str_from(run->type->steps[i].name);
+  run->parked_reason =
+      refused ? arena_printf(run->arena, "refused %d times, at last with %.*s", siege->refusals, STR_FMT(last))
+              : arena_printf(run->arena, "did not succeed in time, at last %.*s", STR_FMT(last));
+  return true;
+}
+
 /* The first attempts live with the run, whose answer they mostly are; a long siege of a dead participant must not grow
  * it. */
 static Arena *attempt_arena(SagaRun *run, int attempts, Arena **scratch) {
@@ -114,7 +139,8 @@ static int step_forward(SagaRun *run, int i) {
   Arena *scratch __attribute__((cleanup(arena_cleanup))) = NULL;
   int64_t began = loop_now_us();
   /* What cannot be undone must be known: a pivot is asked until it has answered. */
-  int64_t deadline = s->kind == SAGA_COMPENSATABLE ? began + s->timeout_us : FIBER_FOREVER;
+  Siege siege = {.must_succeed = s->kind != SAGA_COMPENSATABLE};
+  int64_t deadline = siege.must_succeed ? FIBER_FOREVER : began + s->timeout_us;
   SagaStepRun *step = &run->steps[i];
   for (;;) {
     HttpReply reply;
@@ -130,6 +156,10 @@ static int step_forward(SagaRun *run, int i) {
       step_failed(run, i, STEP_REFUSED, reply.body);
       return E_REFUSED;
     }
+    if (is_hopeless(run, i, &siege, outcome, reply.body)) {
+      step->state = STEP_MAYBE;
+      return E_REFUSED;
+    }
     int64_t wait = saga_backoff_us(step->attempts);
     if (run->fenced || loop_now_us() + wait >= deadline || fiber_sleep(wait) < 0) {
       step_failed(run, i, STEP_MAYBE, reply.body);
@@ -141,16 +171,21 @@ static int step_forward(SagaRun *run, int i) {
 
 static int step_backward(SagaRun *run, int i) {
   Arena *scratch __attribute__((cleanup(arena_cleanup))) = NULL;
-  for (int attempts = 0;; attempts++) {
+  Siege siege = {.must_succeed = true};
+  for (;;) {
     HttpReply reply;
-    Arena *arena = attempt_arena(run, attempts, &scratch);
-    if (attempt(run, arena, i, true, FIBER_FOREVER, &reply) == CALL_DONE) {
+    int64_t wait = saga_backoff_us(siege.attempts);
+    Arena *arena = attempt_arena(run, siege.attempts, &scratch);
+    CallOutcome outcome = attempt(run, arena, i, true, FIBER_FOREVER, &reply);
+    if (outcome == CALL_DONE) {
       run->steps[i].state = STEP_UNDONE;
       return 0;
     }
     if (run->fenced)
       return E_FENCED;
-    TRY(fiber_sleep(saga_backoff_us(attempts)));
+    if (is_hopeless(run, i, &siege, outcome, reply.body))
+      return E_REFUSED;
+    TRY(fiber_sleep(wait));
     metric_add(stats_of(run, i)->retries, 1);
   }
 }
@@ -193,6 +228,8 @@ static int run_together(SagaRun *run, unsigned set, bool back) {
 
 int saga_forward(SagaRun *run) {
   unsigned done = 0, all = (1u << run->type->step_count) - 1;
+  for (int i = 0; i < run->type->step_count; i++)
+    done |= run->steps[i].skipped ? 1u << i : 0;
   while (done != all) {
     unsigned ready = 0;
     for (int i = 0; i < run->type->step_count; i++)
@@ -207,7 +244,7 @@ int saga_forward(SagaRun *run) {
 int saga_backward(SagaRun *run) {
   unsigned set = 0;
   for (int i = 0; i < run->type->step_count; i++)
-    if (run->steps[i].started && run->type->steps[i].compensate)
+    if (run->steps[i].started && !run->steps[i].skipped && run->type->steps[i].compensate)
       set |= 1u << i;
   return set ? run_together(run, set, true) : 0;
 }

@@ -16,7 +16,8 @@ struct SagaStore {
   Db *db;
   Str name, owner;
   int64_t lease_ms;
-  Sql begin, compensate, finish, look, claim, renew, release, expire, show, list;
+  Sql begin, compensate, park, finish, look, claim, renew, release, parked, expire, forget, show, list, list_open;
+  SagaStoreOperate operate;
 };
 
 static Sql statement(const char *format, const char *schema) {
@@ -28,12 +29,50 @@ static Sql statement(const char *format, const char *schema) {
 
 #define LEASE(n) "clock_timestamp() + $" #n " * interval '1 millisecond'"
 
-#define SHOWN "id, type, state, failed_step, reason, steps, to_json(created_at) #>> '{}', to_json(finished_at) #>> '{}'"
+#define SHOWN                                                                                                          \
+  "id, type, state, failed_step, reason, steps, to_json(created_at) #>> '{}', to_json(finished_at) #>> '{}',"          \
+  " CASE state WHEN 'PARKED' THEN json_build_object('step', parked_step, 'reason', parked_reason, 'state',"            \
+  " parked_state, 'at', parked_at) END,"                                                                               \
+  " (SELECT coalesce(json_agg(json_build_object('action', o.action, 'step', o.step, 'reason', o.reason, 'by', o.by,"   \
+  " 'at', o.at) ORDER BY o.id), '[]') FROM %1$s.saga_operation o WHERE o.saga_id = saga.id)"
+#define PAGE " AND id > $2 ORDER BY id LIMIT $3"
+
+static void make_views(SagaStore *s, const char *schema) {
+  s->show = statement("SELECT " SHOWN " FROM %1$s.saga WHERE id = $1", schema);
+  s->list = statement("SELECT " SHOWN ", id FROM %1$s.saga WHERE ($1::text IS NULL OR state = $1)" PAGE, schema);
+  s->list_open = statement("SELECT " SHOWN ", id FROM %1$s.saga WHERE due_at IS NOT NULL AND state = $1" PAGE, schema);
+}
+
+/* Whoever drives it now is fenced by the epoch, and anybody may take it over at once. */
+#define SET_GOING "owner = '', epoch = epoch + 1, due_at = clock_timestamp(), resumed_at = clock_timestamp()"
+#define LEAVE_TRACE(step)                                                                                              \
+  " INSERT INTO %1$s.saga_operation (id, saga_id, action, step, reason, by)"                                           \
+  " SELECT $1, $2, $3, " step ", $5, $6 FROM changed"
+
+static void make_operations(SagaStore *s, const char *schema) {
+  s->operate.resume = statement(
+      "WITH was AS MATERIALIZED (SELECT id, parked_state, parked_step FROM %1$s.saga WHERE id = $2 AND state ="
+      " 'PARKED' AND type = ANY ($7::text[]) AND ($4::text IS NULL OR parked_step = $4) FOR UPDATE),"
+      " changed AS (UPDATE %1$s.saga s SET state = was.parked_state, parked_state = NULL, parked_step = NULL,"
+      " parked_reason = NULL, parked_at = NULL, " SET_GOING
+      " FROM was WHERE s.id = was.id RETURNING was.parked_step)" LEAVE_TRACE("parked_step"),
+      schema);
+  s->operate.cancel = statement(
+      "WITH changed AS (UPDATE %1$s.saga SET state = 'COMPENSATING', reason = 'canceled by an operator', " SET_GOING
+      " WHERE id = $2 AND state = 'RUNNING' AND type = ANY ($7::text[]) RETURNING 1)" LEAVE_TRACE("$4::text"),
+      schema);
+  s->operate.forget = statement("DELETE FROM %1$s.idempotency WHERE key = $1 AND NOT EXISTS"
+                                " (SELECT FROM %1$s.saga_operation WHERE id = $2)",
+                                schema);
+  s->operate.look = statement("SELECT state, parked_step FROM %1$s.saga WHERE id = $1", schema);
+}
 
 SagaStore *saga_store_new(const char *schema) {
   SagaStore *s = calloc(1, sizeof(*s));
   if (!s)
     abort();
+  make_views(s, schema);
+  make_operations(s, schema);
   s->begin = statement("INSERT INTO %1$s.saga (id, type, state, owner, input, trace_id, due_at)"
                        " VALUES ($1, $2, 'RUNNING', $3, $4, $5, " LEASE(6) ")",
                        schema);
@@ -42,6 +81,11 @@ SagaStore *saga_store_new(const char *schema) {
                 " WHERE id = $1 AND epoch = $2 AND state = 'RUNNING' RETURNING 1)"
                 " SELECT %1$s.saga_fence(count(*)) FROM changed",
                 schema);
+  s->park = statement("WITH changed AS (UPDATE %1$s.saga SET state = 'PARKED', parked_state = state, parked_step = $3,"
+                      " parked_reason = $4, parked_at = clock_timestamp(), steps = $5, owner = '', due_at = 'infinity'"
+                      " WHERE id = $1 AND epoch = $2 AND state IN ('RUNNING', 'COMPENSATING') RETURNING 1)"
+                      " SELECT %1$s.saga_fence(count(*)) FROM changed",
+                      schema);
   s->finish = statement("WITH changed AS (UPDATE %1$s.saga SET state = $3, steps = $4, due_at = NULL,"
                         " finished_at = clock_timestamp() WHERE id = $1 AND epoch = $2 AND due_at IS NOT NULL AND"
                         " state = CASE $3 WHEN 'SUCCEEDED' THEN 'RUNNING' ELSE 'COMPENSATING' END RETURNING 1)"
@@ -55,21 +99,27 @@ SagaStore *saga_store_new(const char *schema) {
                        " UPDATE %1$s.saga s SET owner = $1, epoch = epoch + 1, due_at = " LEASE(
                            2) " FROM due WHERE s.id = due.id"
                               " RETURNING s.id, type, state, epoch, input, failed_step, reason, trace_id,"
-                              " (extract(epoch FROM clock_timestamp() - created_at) * 1000000)::bigint",
+                              " (extract(epoch FROM clock_timestamp() - created_at) * 1000000)::bigint,"
+                              " (extract(epoch FROM clock_timestamp() - coalesce(resumed_at, created_at)) * 1000000)"
+                              "::bigint, (SELECT string_agg(step, ',') FROM %1$s.saga_operation o WHERE"
+                              " o.saga_id = s.id AND action = 'skip')",
                        schema);
-  s->renew = statement("UPDATE %1$s.saga SET due_at = " LEASE(2) " WHERE id = ANY ($1::uuid[]) AND owner = $3"
-                                                                 " AND due_at IS NOT NULL RETURNING id, epoch",
-                       schema);
+  s->renew =
+      statement("WITH asked AS (SELECT * FROM unnest($1::uuid[], $4::integer[]) WITH ORDINALITY AS a(id, epoch, n)),"
+                " kept AS (UPDATE %1$s.saga s SET due_at = " LEASE(
+                    2) " FROM asked a WHERE s.id = a.id AND s.epoch = a.epoch AND owner = $3 AND due_at IS NOT"
+                       " NULL RETURNING n) SELECT n - 1 FROM asked WHERE n NOT IN (SELECT n FROM kept)",
+                schema);
   s->release =
       statement("UPDATE %1$s.saga SET owner = '', due_at = clock_timestamp() WHERE owner = $1 AND due_at IS NOT"
                 " NULL",
                 schema);
+  s->parked = statement("SELECT type, count(*) FROM %1$s.saga WHERE due_at = 'infinity' GROUP BY type", schema);
   s->expire =
       statement("DELETE FROM %1$s.saga WHERE finished_at < clock_timestamp() - $1 * interval '1 millisecond'", schema);
-  s->show = statement("SELECT " SHOWN " FROM %1$s.saga WHERE id = $1", schema);
-  s->list = statement("SELECT " SHOWN ", id FROM %1$s.saga WHERE ($1::text IS NULL OR state = $1) AND id > $2"
-                      " ORDER BY id LIMIT $3",
-                      schema);
+  s->forget = statement("DELETE FROM %1$s.saga_operation o WHERE NOT EXISTS"
+                        " (SELECT FROM %1$s.saga WHERE id = o.saga_id)",
+                        schema);
   return s;
 }
 
@@ -77,8 +127,12 @@ const Sql *saga_store_show(const SagaStore *s) {
   return &s->show;
 }
 
-const Sql *saga_store_list(const SagaStore *s) {
-  return &s->list;
+const Sql *saga_store_list(const SagaStore *s, bool open) {
+  return open ? &s->list_open : &s->list;
+}
+
+const SagaStoreOperate *saga_store_operate(const SagaStore *s) {
+  return &s->operate;
 }
 
 void saga_store_open(SagaStore *s, Db *db, const char *owner, int64_t lease_us) {
@@ -118,6 +172,14 @@ int saga_store_compensate(SagaStore *s, const SagaRun *run, int64_t deadline_us)
   return rc == E_FENCED ? was_done(s, run, SAGA_COMPENSATING, deadline_us) : rc;
 }
 
+int saga_store_park(SagaStore *s, const SagaRun *run, Str steps, int64_t deadline_us) {
+  int rc = db_exec(s->db, run->arena,
+                   DB_STMT(&s->park, V_UUID(run->id), V_INT(run->epoch), V_TEXT(run->parked_step),
+                           V_TEXT(run->parked_reason), V_TEXT(steps)),
+                   NULL, deadline_us);
+  return rc == E_FENCED ? was_done(s, run, SAGA_PARKED, deadline_us) : rc;
+}
+
 int saga_store_finish(SagaStore *s, const SagaRun *run, SagaState end, const SagaEnd *with, int64_t deadline_us) {
   const DbValue values[] = {V_UUID(run->id), V_INT(run->epoch), V_TEXT(str_from(saga_state_name(end))),
                             V_TEXT(with->steps)};
@@ -128,11 +190,11 @@ int saga_store_finish(SagaStore *s, const SagaRun *run, SagaState end, const Sag
 }
 
 int saga_store_claim(SagaStore *s, Arena *arena, bool mine, List *ret) {
-  static const Field fields[] = {FIELD(SagaClaim, id, F_UUID),     FIELD(SagaClaim, type, F_TEXT),
-                                 FIELD(SagaClaim, state, F_TEXT),  FIELD(SagaClaim, epoch, F_INT),
-                                 FIELD(SagaClaim, input, F_TEXT),  FIELD(SagaClaim, failedStep, F_TEXT),
-                                 FIELD(SagaClaim, reason, F_TEXT), FIELD(SagaClaim, traceId, F_TEXT),
-                                 FIELD(SagaClaim, ageUs, F_INT),   {0}};
+  static const Field fields[] = {
+      FIELD(SagaClaim, id, F_UUID),       FIELD(SagaClaim, type, F_TEXT),    FIELD(SagaClaim, state, F_TEXT),
+      FIELD(SagaClaim, epoch, F_INT),     FIELD(SagaClaim, input, F_TEXT),   FIELD(SagaClaim, failedStep, F_TEXT),
+      FIELD(SagaClaim, reason, F_TEXT),   FIELD(SagaClaim, traceId, F_TEXT), FIELD(SagaClaim, ageUs, F_INT),
+      FIELD(SagaClaim, resumedUs, F_INT), FIELD(SagaClaim, skipped, F_TEXT), {0}};
   DbResult found;
   TRY(db_exec(
       s->db, arena,
@@ -141,33 +203,42 @@ int saga_store_claim(SagaStore *s, Arena *arena, bool mine, List *ret) {
   return db_read_rows(arena, &found, fields, sizeof(SagaClaim), ret);
 }
 
-static Str uuid_array(Arena *arena, const Uuid *ids, size_t count) {
-  Buf b = {.arena = arena};
-  buf_char(&b, '{');
+/* Two arrays side by side, as PostgreSQL writes them. */
+static void write_runs(SagaRun *const *runs, size_t count, Buf *ids, Buf *epochs) {
   for (size_t i = 0; i < count; i++) {
     char text[UUID_TEXT];
-    uuid_format(ids[i], text);
-    if (i)
-      buf_char(&b, ',');
-    buf_cstr(&b, text);
+    uuid_format(runs[i]->id, text);
+    buf_char(ids, i ? ',' : '{');
+    buf_cstr(ids, text);
+    buf_char(epochs, i ? ',' : '{');
+    buf_int(epochs, runs[i]->epoch);
   }
-  buf_char(&b, '}');
-  return buf_view(&b);
+  buf_char(ids, '}');
+  buf_char(epochs, '}');
 }
 
-int saga_store_renew(SagaStore *s, Arena *arena, const Uuid *ids, size_t count, List *ret_kept) {
-  static const Field fields[] = {FIELD(SagaClaim, id, F_UUID), FIELD(SagaClaim, epoch, F_INT), {0}};
+int saga_store_renew(SagaStore *s, Arena *arena, SagaRun *const *runs, size_t count, List *ret_lost) {
+  static const Field fields[] = {FIELD(SagaLost, at, F_INT), {0}};
   DbResult found;
-  TRY(db_exec(s->db, arena,
-              DB_STMT(&s->renew, V_TEXT(uuid_array(arena, ids, count)), V_INT(s->lease_ms), V_TEXT(s->owner)), &found,
-              loop_now_us() + STORE_US));
-  return db_read_rows(arena, &found, fields, sizeof(SagaClaim), ret_kept);
+  Buf ids = {.arena = arena}, epochs = {.arena = arena};
+  write_runs(runs, count, &ids, &epochs);
+  const DbValue values[] = {V_TEXT(buf_view(&ids)), V_INT(s->lease_ms), V_TEXT(s->owner), V_TEXT(buf_view(&epochs))};
+  TRY(db_exec(s->db, arena, (DbStmt){&s->renew, values, 4}, &found, loop_now_us() + STORE_US));
+  return db_read_rows(arena, &found, fields, sizeof(SagaLost), ret_lost);
 }
 
 int saga_store_release(SagaStore *s, Arena *arena, int64_t deadline_us) {
   return db_exec(s->db, arena, DB_STMT(&s->release, V_TEXT(s->owner)), NULL, deadline_us);
 }
 
+int saga_store_parked(SagaStore *s, Arena *arena, List *ret) {
+  static const Field fields[] = {FIELD(SagaParked, type, F_TEXT), FIELD(SagaParked, count, F_INT), {0}};
+  DbResult found;
+  TRY(db_exec(s->db, arena, (DbStmt){&s->parked, NULL, 0}, &found, loop_now_us() + STORE_US));
+  return db_read_rows(arena, &found, fields, sizeof(SagaParked), ret);
+}
+
 int saga_store_expire(SagaStore *s, Arena *arena, int64_t age_us) {
-  return db_exec(s->db, arena, DB_STMT(&s->expire, V_INT(age_us / 1000)), NULL, loop_now_us() + STORE_US);
+  const DbStmt statements[] = {DB_STMT(&s->expire, V_INT(age_us / 1000)), {&s->forget, NULL, 0}};
+  return db_group(s->db, arena, statements, 2, NULL, loop_now_us() + STORE_US);
 }

@@ -20,31 +20,54 @@ typedef struct SagaEnd { /* what is stored with the end */
   DbStmt statements[SAGA_FINISH_STATEMENTS]; /* the type's own */
   int count;
 } SagaEnd;
+/* RUNNING or COMPENSATING to PARKED, with parked_step and parked_reason, and how its steps stand. */
+MUST_CHECK int saga_store_park(SagaStore *s, const SagaRun *run, Str steps, int64_t deadline_us);
 /* The end. 0 also when an earlier try of ours had done it. */
 MUST_CHECK int saga_store_finish(SagaStore *s, const SagaRun *run, SagaState end, const SagaEnd *with,
                                  int64_t deadline_us);
 
-/* Statements that give id, type, state, failed_step, reason, steps, created_at, finished_at: of one saga ($1), and of a
- * page of them (state or NULL, id to go on from, how many), which also gives the id as its last column. */
+/* Statements that give id, type, state, failed_step, reason, steps, created_at, finished_at, parked, operations: of one
+ * saga ($1), and of a page of them (state or NULL, id to go on from, how many), which also gives the id as its last
+ * column. open: only of those that have not ended, which are soon found among many. */
 const Sql *saga_store_show(const SagaStore *s);
-const Sql *saga_store_list(const SagaStore *s);
+const Sql *saga_store_list(const SagaStore *s, bool open);
+
+typedef struct SagaStoreOperate { /* an operator's statements */
+  /* These set a saga going and leave a trace of it; where its state forbids it they touch nothing. Values: the trace's
+   * id, the saga's, action, step, reason, by, types ('{order,…}'). */
+  Sql resume; /* PARKED; step, unless NULL, must be the one it is parked at */
+  Sql cancel; /* RUNNING, of one of these types: to COMPENSATING */
+  Sql forget; /* the Idempotency-Key ($1) if the trace ($2) was not left */
+  Sql look;   /* state, parked_step */
+} SagaStoreOperate;
+const SagaStoreOperate *saga_store_operate(const SagaStore *s);
 
 typedef struct SagaClaim {
   Uuid id;
   Str type, state;
   int64_t epoch;
   Str input, failedStep, reason, traceId;
-  int64_t ageUs; /* since its begin */
+  int64_t ageUs, resumedUs; /* since its begin, and since an operator last set it going, else the same */
+  Str skipped;              /* names of steps that an operator took as done or undone, with commas between */
 } SagaClaim;
 /* Takes over up to 64 sagas whose lease has run out; with mine also those that an earlier life of a process of our name
  * left behind.
  */
 MUST_CHECK int saga_store_claim(SagaStore *s, Arena *arena, bool mine, List *ret);
-/* Renews the leases of these runs; *ret_kept lists (id and epoch of SagaClaim) those that are still ours. */
-MUST_CHECK int saga_store_renew(SagaStore *s, Arena *arena, const Uuid *ids, size_t count, List *ret_kept);
+typedef struct SagaLost {
+  int64_t at; /* in the array given */
+} SagaLost;
+/* Renews the leases of these runs; *ret_lost: SagaLost of those that are not ours any more. */
+MUST_CHECK int saga_store_renew(SagaStore *s, Arena *arena, SagaRun *const *runs, size_t count, List *ret_lost);
 /* Gives back all that are ours: nobody's, and due at once. */
 MUST_CHECK int saga_store_release(SagaStore *s, Arena *arena, int64_t deadline_us);
-/* Deletes ended sagas older than that. */
+typedef struct SagaParked {
+  Str type;
+  int64_t count;
+} SagaParked;
+/* How many are parked, by type; a type of which none is may be missing. */
+MUST_CHECK int saga_store_parked(SagaStore *s, Arena *arena, List *ret);
+/* Deletes ended sagas older than that, and what operators did to them. */
 MUST_CHECK int saga_store_expire(SagaStore *s, Arena *arena, int64_t age_us);
 
 #endif

@@ -6,6 +6,7 @@
 #include "rt/random.h"
 #include "rt/req.h"
 #include "saga/engine.h"
+#include "saga/operate.h"
 #include "saga/view.h"
 #include "services/services.h"
 #include "sql.h"
@@ -304,7 +305,8 @@ static void saga_answer(const SagaRun *run, bool success, HttpReply *reply) {
   buf_json_string(&members, run->failed_step);
   buf_cstr(&members, ",\"reason\":");
   buf_json_string(&members, run->reason);
-  Str detail = arena_printf(run->arena, "%.*s did not succeed", STR_FMT(run->failed_step));
+  Str detail = run->failed_step.p ? arena_printf(run->arena, "%.*s did not succeed", STR_FMT(run->failed_step))
+                                  : run->reason; /* an operator's */
   problem_reply(run->arena, &(Problem){.code = E_DEPENDENCY, .detail = detail, .members = buf_view(&members)}, reply);
 }
 
@@ -344,7 +346,8 @@ static int begin_saga(Req *req, const OrderSaga *s, SagaRun *run) {
 static int reply_accepted(Req *req, const SagaRun *run) {
   char id[UUID_TEXT];
   uuid_format(run->id, id);
-  reply_json(req, 202, arena_printf(req->arena, "{\"id\":\"%s\",\"state\":\"RUNNING\"}", id));
+  const char *state = saga_state_name(run->state);
+  reply_json(req, 202, arena_printf(req->arena, "{\"id\":\"%s\",\"state\":\"%s\"}", id, state));
   http_reply_header(req->reply, STR("location"), arena_printf(req->arena, "/order/saga/%s", id));
   http_reply_header(req->reply, STR("retry-after"), STR("1"));
   return 0;
@@ -392,6 +395,9 @@ static const Route routes[] = {
     {"POST", "/order/order/saga", create_saga, request_fields, sizeof(OrderSaga), ROUTE_KEYED},
     {"GET", "/order/saga/{id}", saga_show, NULL, 0, 0},
     {"GET", "/order/saga", saga_list, NULL, 0, 0},
+    {"POST", "/order/saga/{id}/retry", saga_retry, NULL, 0, ROUTE_KEYED},
+    {"POST", "/order/saga/{id}/cancel", saga_cancel, NULL, 0, ROUTE_KEYED},
+    {"POST", "/order/saga/{id}/skip", saga_skip, saga_skip_fields, sizeof(SagaOperation), ROUTE_KEYED},
     {0},
 };
 

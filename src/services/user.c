@@ -5,6 +5,8 @@
 #include "rt/random.h"
 #include "rt/req.h"
 #include "saga/engine.h"
+#include "saga/operate.h"
+#include "saga/view.h"
 #include "services/services.h"
 #include "sql.h"
 
@@ -126,6 +128,8 @@ static int register_user(Req *req, void *in) {
     reply_object(req, 200, user_fields, &r.user);
   else if (rc == 0)
     rc = fail(req, E_UNAVAILABLE, NULL, "no billing account could be opened, so there is no user either");
+  else if (rc == E_FENCED && run->state == SAGA_PARKED)
+    rc = fail(req, E_UNKNOWN, NULL, "the registration could not be undone, and waits for an operator");
   else if (rc == E_TIMEOUT || rc == E_FENCED)
     rc = fail(req, E_UNKNOWN, NULL, "the registration goes on; ask again with the same Idempotency-Key");
   saga_release(run);
@@ -172,6 +176,11 @@ static const Route routes[] = {
     {"GET", "/user/user/{id}", get_user, NULL, 0, 0},
     {"PUT", "/user/user/{id}", put_user, user_fields, sizeof(User), 0},
     {"DELETE", "/user/user/{id}", remove_user, NULL, 0, 0},
+    {"GET", "/user/saga/{id}", saga_show, NULL, 0, 0},
+    {"GET", "/user/saga", saga_list, NULL, 0, 0},
+    {"POST", "/user/saga/{id}/retry", saga_retry, NULL, 0, ROUTE_KEYED},
+    {"POST", "/user/saga/{id}/cancel", saga_cancel, NULL, 0, ROUTE_KEYED},
+    {"POST", "/user/saga/{id}/skip", saga_skip, saga_skip_fields, sizeof(SagaOperation), ROUTE_KEYED},
     {0},
 };
 
