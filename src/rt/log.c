@@ -25,7 +25,6 @@
 #define TEXT_MOST 3072
 #define FILE_MOST 1024    /* of LOG_LEVEL_FILE */
 #define FOLLOW_US 5000000 /* how often LOG_LEVEL_FILE is looked at */
-#define DRAIN_US  2000000
 
 static struct {
   int64_t format;
@@ -212,7 +211,7 @@ void log_run(void) {
 
 void log_drain(void) {
   if (log_forward_on())
-    log_forward_drain(loop_now_us() + DRAIN_US);
+    log_forward_drain(loop_now_us() + LOG_DRAIN_US);
 }
 
 /* ---- lines ---- */

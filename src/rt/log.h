@@ -19,7 +19,8 @@ void log_worker(int index);
 void log_given(void); /* in the parent, after each fork: what waits to be forwarded is the child's to send */
 /* In each worker's loop: follows LOG_LEVEL_FILE and SIGHUP, forwards. */
 void log_run(void);
-/* In a fiber, at the end: what was to be forwarded goes out, within a bound. */
+#define LOG_DRAIN_US 2000000
+/* In a fiber, at the end: what was to be forwarded goes out, within LOG_DRAIN_US. */
 void log_drain(void);
 bool log_follows_file(void);
 void log_reload(void); /* reads LOG_LEVEL_FILE again */
