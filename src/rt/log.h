@@ -27,7 +27,7 @@ void log_reload(void); /* reads LOG_LEVEL_FILE again */
 
 bool log_on(LogLevel level, const char *logger);
 /* logger: the module, e.g. "saga". What the current fiber is about is added. A line is at most 4 KiB: a longer message
- * is cut. */
+ * is cut, and so are fields of more than 256 bytes. */
 void log_write(LogLevel level, const char *logger, const LogField *fields, int count, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 /* Writes what was gathered, as far as stdout takes it; errors are written at once. What stdout does not take waits in

@@ -151,16 +151,17 @@ static void reply_problem(Req *req, int code) {
 /* What failed for our own reasons is told of, once; the rest is for who asks for it. */
 static void log_request(const Req *req, int code, int64_t took_us) {
   const char *route = req->route ? req->route->path : "?", *error = code < 0 ? err_info(code)->name : NULL;
-  const LogField fields[] = {{LOG_HTTP_METHOD, req->http->method, 0},
+  Str method = http_metrics_method(req->http->method);
+  const LogField fields[] = {{LOG_HTTP_METHOD, method, 0},
                              {LOG_HTTP_ROUTE, str_from(route), 0},
                              {LOG_HTTP_STATUS, (Str){0}, req->reply->status},
                              {LOG_DURATION, (Str){0}, took_us},
                              {error ? LOG_ERROR_CODE : LOG_NO_KEY, str_from(error), 0}};
   if (req->reply->status >= 500)
-    LOG_WITH(WARN, "http", fields, "%.*s %s: %s%s%.*s", STR_FMT(req->http->method), route, error ? error : "failed",
+    LOG_WITH(WARN, "http", fields, "%.*s %s: %s%s%.*s", STR_FMT(method), route, error ? error : "failed",
              req->detail.p ? ": " : "", STR_FMT(req->detail));
   else
-    LOG_WITH(DEBUG, "http", fields, "%.*s %s: %d", STR_FMT(req->http->method), route, req->reply->status);
+    LOG_WITH(DEBUG, "http", fields, "%.*s %s: %d", STR_FMT(method), route, req->reply->status);
 }
 
 /* Returns the series of the route. */

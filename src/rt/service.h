@@ -64,7 +64,7 @@ Service *service_find(const char *name);                      /* NULL: not in th
 void service_peer(const char *name, const char *base_url);    /* where one lives that is not in this process */
 /* In each worker's loop: connects the databases, starts background fibers. */
 void service_start_all(int worker, int connections, int batch);
-void service_not_ready(void);                                /* /readyz is 503 from now on: send no more requests */
+void service_not_ready(void); /* /readyz is 503 from now on: send no more requests */
 /* In a fiber, when no request is served any more. All stop at once; whoever has not by SERVICE_RELEASE_US behind the
  * deadline is left as it is. */
 void service_stop_all(int64_t deadline_us);
