@@ -41,7 +41,14 @@ static struct {
   bool selected[SHOP];
 } conf;
 
-#define STOP_US 3000000 /* for what a worker gives back at its end */
+/* Behind DRAIN_TIMEOUT: for what a worker gives back at its end, its last log lines, and as much again as a machine
+ * under load takes to get to it. */
+#define STOP_S 9
+_Static_assert(STOP_S *INT64_C(1000000) == SERVICE_RELEASE_US + LOG_DRAIN_US + 1000000,
+               "every part of the end within it");
+
+#define TEXT_OF(value)    #value
+#define SECONDS_OF(value) TEXT_OF(value) "s"
 
 static const char *const off_on[] = {"off", "on", NULL};
 
@@ -74,7 +81,8 @@ static const Option process_options[] = {
     {"HOST", OPTION_TEXT, &conf.host, "127.0.0.1", 0, 0, NULL, "address to listen on", false},
     {"PORT", OPTION_INT, &conf.port, "8080", 1, 65535, NULL, "port to listen on", false},
     {"DRAIN_TIMEOUT", OPTION_MILLIS, &conf.drain_us, "10s", 0, 600000, NULL,
-     "how long running work may take after SIGTERM", false},
+     "how long running work may take after SIGTERM; what is left is given back within " SECONDS_OF(STOP_S) " more",
+     false},
     {"METRICS_KTOR", OPTION_CHOICE, &conf.ktor_metrics, "on", 0, 0, off_on,
      "whether requests are also counted by the names of Ktor's Micrometer plugin", false},
     {0},
@@ -272,7 +280,8 @@ static int serve(int argc, char **argv) {
   log_start(argc == 1 ? argv[0] : "skald");
   name_owner();
   add_services();
-  return supervise(workers, run_worker, stop_listening, conf.delay_us, conf.delay_us + conf.drain_us + STOP_US);
+  return supervise(workers, run_worker, stop_listening, conf.delay_us,
+                   conf.delay_us + conf.drain_us + STOP_S * INT64_C(1000000));
 }
 
 static int audit(int argc, char **argv) {

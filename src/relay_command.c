@@ -102,7 +102,7 @@ static void end(void *arg) {
   http_server_drain(now_us, deadline_us);
   Relay *relay = state.relay;
   state.relay = NULL; /* connections that are kept alive still ask */
-  relay_close(relay, deadline_us);
+  relay_close(relay, deadline_us, deadline_us + SERVICE_RELEASE_US);
   log_drain();
   loop_stop();
 }

@@ -132,6 +132,14 @@ bool str_is_utf8(Str s) {
   return true;
 }
 
+Str str_utf8_cut(Str s, size_t most) {
+  if (s.n <= most)
+    return s;
+  while (most && ((unsigned char)s.p[most] & 0xC0) == 0x80)
+    most--;
+  return (Str){s.p, most};
+}
+
 uint64_t str_hash(Str s) {
   uint64_t hash = UINT64_C(0xcbf29ce484222325);
   for (size_t i = 0; i < s.n; i++)

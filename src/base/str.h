@@ -24,7 +24,8 @@ bool str_starts(Str s, Str prefix);
 Str str_cut(Str *rest, char sep);
 /* Decimal digits only, an optional '-' before them. E_MALFORMED, or E_RANGE beyond int64. */
 int str_to_int(Str s, int64_t *ret);
-bool str_is_utf8(Str s);      /* RFC 3629: no overlong forms, no surrogates */
+bool str_is_utf8(Str s);              /* RFC 3629: no overlong forms, no surrogates */
+Str str_utf8_cut(Str s, size_t most); /* of UTF-8 the first bytes, at most so many, without half a character */
 size_t str_utf8_first(Str s); /* bytes of the character s begins with; 0 when it is empty or begins with no UTF-8 */
 uint64_t str_hash(Str s);     /* FNV-1a, not for hostile keys */
 

@@ -88,3 +88,64 @@ void trace_id_from(const uint8_t random[16], char out[TRACE_ID_TEXT]) {
 void span_id_from(const uint8_t random[8], char out[SPAN_ID_TEXT]) {
   format_id(random, 8, out);
 }
+
+/* ---- tracestate ---- */
+
+#define MEMBERS 32
+
+static Str without_spaces(Str s) {
+  while (s.n && (s.p[0] == ' ' || s.p[0] == '\t'))
+    s = (Str){s.p + 1, s.n - 1};
+  while (s.n && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t'))
+    s.n--;
+  return s;
+}
+
+static bool is_small_letter(char c) {
+  return c >= 'a' && c <= 'z';
+}
+
+static bool is_key_part(Str s, size_t most, bool digit_first) {
+  if (s.n == 0 || s.n > most || (!is_small_letter(s.p[0]) && !(digit_first && s.p[0] >= '0' && s.p[0] <= '9')))
+    return false;
+  for (size_t i = 0; i < s.n; i++)
+    if (!is_small_letter(s.p[i]) && (s.p[i] == '\0' || !strchr("0123456789_-*/", s.p[i])))
+      return false;
+  return true;
+}
+
+static bool is_key(Str key) {
+  Str system = key, tenant = str_cut(&system, '@');
+  return system.p ? is_key_part(tenant, 241, true) && is_key_part(system, 14, false) : is_key_part(key, 256, false);
+}
+
+static bool is_value(Str value) {
+  for (size_t i = 0; i < value.n; i++)
+    if (value.p[i] < 0x20 || value.p[i] > 0x7e || value.p[i] == '=')
+      return false;
+  return value.n > 0 && value.n <= 256;
+}
+
+static bool is_one_of(Str key, const Str *keys, int count) {
+  for (int i = 0; i < count; i++)
+    if (str_eq(key, keys[i]))
+      return true;
+  return false;
+}
+
+bool tracestate_valid(Str tracestate) {
+  Str keys[MEMBERS];
+  int count = 0;
+  if (tracestate.n >= TRACESTATE_TEXT)
+    return false;
+  while (tracestate.p) {
+    Str value = without_spaces(str_cut(&tracestate, ','));
+    if (value.n == 0) /* an empty member is allowed */
+      continue;
+    Str key = str_cut(&value, '=');
+    if (count == MEMBERS || !is_key(key) || !is_value(value) || is_one_of(key, keys, count))
+      return false;
+    keys[count++] = key;
+  }
+  return count > 0;
+}

@@ -20,7 +20,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CLOSE_US     5000000 /* for leaving a group, and for the library's threads to end */
 #define BATCH_EVENTS 512
 #define BATCH_BYTES  (2 * 1024 * 1024)
 #define COMMIT_US    100000   /* between two commits of offsets */
@@ -218,7 +217,7 @@ static void *destroy(void *arg) {
 }
 
 /* The library's threads may hang in a name look-up; then they are left behind, with what they use. */
-static void client_close(Client *c) {
+static void client_close(Client *c, int64_t deadline_us) {
   c->closer = fiber_current();
   fiber_cancel(c->pump);
   while (c->pump)
@@ -231,7 +230,6 @@ static void client_close(Client *c) {
   *t = (Teardown){.rk = c->rk, .fd = c->fd};
   if (pthread_create(&thread, NULL, destroy, t) != 0)
     abort();
-  int64_t deadline_us = loop_now_us() + CLOSE_US;
   while (!atomic_load(&t->done) && loop_now_us() < deadline_us)
     if (fd_wait(c->watch, FD_READABLE, "kafka: close", deadline_us) == E_CANCELED)
       fiber_yield();
@@ -522,19 +520,20 @@ static void kafka_status(const Source *source, SourceStatus *ret) {
     ret->lag_us = unix_us() - s->oldest_us;
 }
 
-/* Leaves the group, so that others take over at once. The pump serves what that asks for. */
-static void kafka_close(Source *source) {
+/* Leaves the group, so that others take over at once. The pump serves what that asks for. The half of the time is the
+ * library's threads', to end in. */
+static void kafka_close(Source *source, int64_t deadline_us) {
   KafkaSource *s = (KafkaSource *)source;
   release_batch(s);
   s->consumer = fiber_current();
-  int64_t deadline_us = loop_now_us() + CLOSE_US;
+  int64_t now_us = loop_now_us(), leave_us = now_us + (deadline_us - now_us) / 2;
   rd_kafka_error_t *error = rd_kafka_consumer_close_queue(s->client.rk, s->client.events);
-  while (!error && !rd_kafka_consumer_closed(s->client.rk) && loop_now_us() < deadline_us)
-    wait_on("kafka: leave the group", deadline_us);
+  while (!error && !rd_kafka_consumer_closed(s->client.rk) && loop_now_us() < leave_us)
+    wait_on("kafka: leave the group", leave_us);
   rd_kafka_error_destroy(error);
   s->consumer = NULL;
   rd_kafka_queue_destroy(s->records);
-  client_close(&s->client);
+  client_close(&s->client, deadline_us);
   arena_free(s->arena);
   free(s->partitions);
   free(s);
@@ -770,9 +769,9 @@ int kafka_producer_flush(KafkaProducer *p, int64_t deadline_us) {
   return kafka_producer_wait(p, p->progress.produced, deadline_us);
 }
 
-void kafka_producer_close(KafkaProducer *p) {
+void kafka_producer_close(KafkaProducer *p, int64_t deadline_us) {
   if (!p)
     return;
-  client_close(&p->client);
+  client_close(&p->client, deadline_us);
   free(p);
 }

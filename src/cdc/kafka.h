@@ -65,6 +65,6 @@ Str kafka_producer_error(const KafkaProducer *p); /* the client library's last w
 MUST_CHECK int kafka_producer_wait(KafkaProducer *p, int64_t n, int64_t deadline_us);
 MUST_CHECK int kafka_producer_flush(KafkaProducer *p, int64_t deadline_us); /* the same for all records so far */
 /* In a fiber; frees the producer. Records not confirmed are given up, and may or may not have been written. */
-void kafka_producer_close(KafkaProducer *p); /* takes NULL */
+void kafka_producer_close(KafkaProducer *p, int64_t deadline_us); /* takes NULL */
 
 #endif

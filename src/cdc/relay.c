@@ -20,6 +20,7 @@
 #define ENDS        1024  /* of transactions in flight, remembered one by one */
 #define KEPT_BUFFER (1024 * 1024)
 #define RETRY_US    1000000
+#define REPLACE_US  2000000 /* for the end of a producer that has failed */
 #define OLD_KEY     STR("__debezium.oldkey")
 #define NEW_KEY     STR("__debezium.newkey")
 #define TRACE       STR("traceparent")
@@ -132,7 +133,7 @@ static void replace_failed_producer(Relay *r) {
   metric_add(metrics.kafka_errors, 1);
   KafkaProducer *failed = r->producer;
   open_producer(r);
-  kafka_producer_close(failed);
+  kafka_producer_close(failed, loop_now_us() + REPLACE_US);
 }
 
 static int try_produce(Relay *r, const KafkaRecord *record) {
@@ -410,7 +411,7 @@ static void end_fiber(Fiber **fiber) {
       fiber_yield(); /* it must be gone before its memory is */
 }
 
-void relay_close(Relay *r, int64_t deadline_us) {
+void relay_close(Relay *r, int64_t deadline_us, int64_t end_us) {
   r->closer = fiber_current();
   r->stopping = true;
   end_fiber(&r->starter);
@@ -423,7 +424,7 @@ void relay_close(Relay *r, int64_t deadline_us) {
         (long long)(r->produced - r->confirmed));
   if (r->stream)
     stream_close(r->stream);
-  kafka_producer_close(r->producer);
+  kafka_producer_close(r->producer, end_us);
   buf_free(&r->key);
   buf_free(&r->other_key);
   buf_free(&r->value);

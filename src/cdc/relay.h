@@ -37,7 +37,7 @@ Relay *relay_new(const RelayConfig *config); /* in a fiber */
 void relay_status(const Relay *r, RelayStatus *ret);
 Str relay_refusal(const Relay *r); /* why it has stopped; absent while it has not */
 /* In a fiber: finishes the transaction in work and waits for the broker until the deadline, tells PostgreSQL the
- * position reached, frees the relay. */
-void relay_close(Relay *r, int64_t deadline_us);
+ * position reached, leaves the broker until end_us, frees the relay. */
+void relay_close(Relay *r, int64_t deadline_us, int64_t end_us);
 
 #endif

@@ -35,7 +35,7 @@ struct Source {
   int (*next)(Source *source, ChangeBatch *ret);
   void (*done)(Source *source);
   void (*status)(const Source *source, SourceStatus *ret);
-  void (*close)(Source *source); /* in a fiber; frees the source */
+  void (*close)(Source *source, int64_t deadline_us); /* in a fiber; frees the source */
 };
 
 #endif

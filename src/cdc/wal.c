@@ -200,7 +200,8 @@ static void wal_status(const Source *source, SourceStatus *ret) {
     ret->lag_us = unix_ns() / 1000 - oldest->oldest_us;
 }
 
-static void wal_close(Source *source) {
+static void wal_close(Source *source, int64_t deadline_us) {
+  (void)deadline_us; /* it waits for nobody else */
   WalSource *s = (WalSource *)source;
   stream_close(s->stream);
   arena_free(s->chunks[0].arena);

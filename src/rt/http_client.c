@@ -213,6 +213,17 @@ static void add_header(Call *call, const char *line) {
 static const char *const framing[] = {"connection", "content-length",    "expect",  "host", "keep-alive", "te",
                                       "trailer",    "transfer-encoding", "upgrade", NULL};
 
+static void pass_trace(Call *call) {
+  const HttpRequest *r = call->request;
+  char traceparent[TRACEPARENT_TEXT];
+  if (http_header(r, STR("traceparent")).p || !span_traceparent(traceparent))
+    return;
+  add_header(call, arena_printf(r->arena, "traceparent: %s", traceparent).p);
+  Str state = span_tracestate();
+  if (state.n)
+    add_header(call, arena_printf(r->arena, "tracestate: %.*s", STR_FMT(state)).p);
+}
+
 static int pass_headers(Call *call) {
   const HttpRequest *r = call->request;
   for (int i = 0; i < r->header_count; i++) {
@@ -225,9 +236,7 @@ static int pass_headers(Call *call) {
     const char *format = h.value.n ? "%.*s: %.*s" : "%.*s;%.*s";
     add_header(call, arena_printf(r->arena, format, STR_FMT(h.name), STR_FMT(h.value)).p);
   }
-  char traceparent[TRACEPARENT_TEXT];
-  if (!http_header(r, STR("traceparent")).p && span_traceparent(traceparent))
-    add_header(call, arena_printf(r->arena, "traceparent: %s", traceparent).p);
+  pass_trace(call);
   add_header(call, "Expect:");
   if (!http_header(r, STR("content-type")).p)
     add_header(call, r->body.p ? "Content-Type: application/json" : "Content-Type:");

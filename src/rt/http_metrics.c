@@ -18,6 +18,11 @@ enum { GET, PUT, HEAD = 4, OTHER = 9, METHODS };
 static const int statuses[] = {200, 202, 400, 404, 405, 409, 413, 415, 422, 424, 431, 500, 503, 504};
 enum { STATUSES = sizeof(statuses) / sizeof(statuses[0]) };
 
+/* What others answer, a proxy between us and them too; behind these stand two places for the rest. */
+static const int peer_statuses[] = {200, 201, 202, 204, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405,
+                                    408, 409, 410, 413, 415, 422, 424, 425, 429, 431, 500, 501, 502, 503, 504};
+enum { PEER_STATUSES = sizeof(peer_statuses) / sizeof(peer_statuses[0]), REST = PEER_STATUSES, REST_FAILED, ANSWERS };
+
 static const struct {
   int code;
   const char *name;
@@ -26,10 +31,10 @@ static const struct {
                 {E_TIMEOUT, "timeout"},
                 {E_CANCELED, "canceled"},
                 {E_OK, "other"}};
-enum { FAILURES = sizeof(failures) / sizeof(failures[0]), OUTCOMES = STATUSES + FAILURES };
+enum { FAILURES = sizeof(failures) / sizeof(failures[0]), OUTCOMES = ANSWERS + FAILURES };
 
 struct HttpSeries {
-  Metric *by[METHODS][OUTCOMES]; /* a route has no failures */
+  Metric *by[METHODS][OUTCOMES]; /* a route has the first STATUSES of them */
 };
 
 static const MetricBuckets ktor_buckets = {
@@ -57,7 +62,7 @@ static const MetricFamily called = {.type = METRIC_HISTOGRAM,
 
 static struct {
   const char *address;
-  char *standard[OUTCOMES], *ktor[STATUSES], *client[OUTCOMES]; /* label texts */
+  char *standard[STATUSES], *ktor[STATUSES], *client[OUTCOMES]; /* label texts */
   Metric *active[METHODS], *active_ktor;
   HttpSeries *other;
 } http;
@@ -80,11 +85,19 @@ static void make_texts(void) {
     http.standard[i] = s >= 500 ? text("http_response_status_code=\"%d\",url_scheme=\"http\",error_type=\"%d\"", s, s)
                                 : text("http_response_status_code=\"%d\",url_scheme=\"http\"", s);
     http.ktor[i] = text("status=\"%d\",throwable=\"n/a\"", s);
+  }
+}
+
+static void make_peer_texts(void) {
+  for (int i = 0; i < PEER_STATUSES; i++) {
+    int s = peer_statuses[i];
     http.client[i] = s >= 400 ? text("http_response_status_code=\"%d\",error_type=\"%d\"", s, s)
                               : text("http_response_status_code=\"%d\"", s);
   }
+  http.client[REST] = text("http_response_status_code=\"_OTHER\"");
+  http.client[REST_FAILED] = text("http_response_status_code=\"_OTHER\",error_type=\"_OTHER\"");
   for (int i = 0; i < FAILURES; i++)
-    http.client[STATUSES + i] = text("error_type=\"%s\"", failures[i].name);
+    http.client[ANSWERS + i] = text("error_type=\"%s\"", failures[i].name);
 }
 
 static int method_of(Str name) {
@@ -92,6 +105,10 @@ static int method_of(Str name) {
     if (str_eq(name, str_from(methods[i])))
       return i;
   return OTHER;
+}
+
+Str http_metrics_method(Str method) {
+  return str_from(methods[method_of(method)]);
 }
 
 /* One that is not in the table counts as the first of its class. */
@@ -133,6 +150,7 @@ static HttpSeries *series_new(void) {
 void http_metrics_init(const char *address) {
   http.address = address;
   make_texts();
+  make_peer_texts();
   for (int i = 0; i < METHODS; i++) {
     char *labels = text("http_request_method=\"%s\",url_scheme=\"http\"", methods[i]);
     http.active[i] = metric_new(METRIC_GAUGE, "http_server_active_requests", "Requests being worked on.", labels);
@@ -233,13 +251,20 @@ void http_metrics_refused(Str method, int status) {
   observe(http.other, method_of(method), status_index(status), loop_now_us());
 }
 
+static int answer_index(int status) {
+  for (int i = 0; i < PEER_STATUSES; i++)
+    if (peer_statuses[i] == status)
+      return i;
+  return status >= 400 ? REST_FAILED : REST;
+}
+
 static int failure_index(int rc) {
   int i = 0;
   while (failures[i].code != rc && failures[i].code != E_OK)
     i++;
-  return STATUSES + i;
+  return ANSWERS + i;
 }
 
 void http_metrics_called(const HttpSeries *peer, Str method, int rc, int status, int64_t began_us) {
-  observe(peer, method_of(method), rc < 0 ? failure_index(rc) : status_index(status), began_us);
+  observe(peer, method_of(method), rc < 0 ? failure_index(rc) : answer_index(status), began_us);
 }

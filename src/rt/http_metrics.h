@@ -16,6 +16,8 @@ HttpSeries *http_metrics_route(const char *path, const char *method);
 HttpSeries *http_metrics_other(void);                /* for what fits no route */
 HttpSeries *http_metrics_peer(const char *base_url); /* calls to it */
 
+Str http_metrics_method(Str method); /* as OpenTelemetry has it told: one that is not known is _OTHER */
+
 typedef struct HttpTimer {
   int method;
   int64_t began_us;

@@ -49,7 +49,8 @@ static struct {
   int connections;
   int in_flight; /* until the handler is through: a slow reader must not keep others out */
   int unsent;    /* until h2o has written the whole answer */
-  bool draining;
+  bool draining; /* each answer closes its connection */
+  bool closed;   /* no request is begun any more */
   Fiber *drainer;
 } server;
 
@@ -165,6 +166,10 @@ static void fill_request(const h2o_req_t *req, HttpRequest *out) {
 
 /* 0, or why the request is not even looked at. */
 static int admit(h2o_req_t *req, const char **ret_detail) {
+  if (server.closed) {
+    *ret_detail = "the process is about to end";
+    return E_UNAVAILABLE;
+  }
   if (is_ambiguous(req)) {
     *ret_detail = "the length of the body must be given exactly once";
     return E_MALFORMED;
@@ -354,6 +359,7 @@ void http_server_drain(int64_t close_us, int64_t deadline_us) {
   server.drainer = fiber_current();
   fiber_yield(); /* one more pass of the loop takes in who has already connected */
   stop_accepting();
+  server.closed = true;
   h2o_context_request_shutdown(&server.context);
   int rc = 0;
   while (server.in_flight + server.unsent > 0 && rc == 0)

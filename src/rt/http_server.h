@@ -1,6 +1,7 @@
 /* HTTP/1.1 server over the h2o library. Each request runs its handler in a fiber of its own. Refused before any
  * handler: ambiguous or two lengths (400), oversized headers (431) and bodies (413), more in flight than allowed (503).
- * Slow senders are cut. While draining answers carry "connection: close". */
+ * Slow senders are cut. While draining answers carry "connection: close"; at its end requests that still come over
+ * connections that are kept alive are refused (503). */
 #ifndef SKALD_RT_HTTP_SERVER_H
 #define SKALD_RT_HTTP_SERVER_H
 
@@ -22,8 +23,8 @@ typedef struct HttpServerConfig {
 MUST_CHECK int http_listen(const char *host, int port, int *ret_fd);
 MUST_CHECK int http_server_start(const HttpServerConfig *config);
 int http_server_in_flight(void);
-/* From now on each answer closes its connection. Serves on until close_us, then accepts nobody any more and waits in
- * the current fiber until all answers are sent, or the deadline. */
+/* From now on each answer closes its connection. Serves on until close_us, then accepts nobody, begins no request any
+ * more and waits in the current fiber until all answers are sent, or the deadline. */
 void http_server_drain(int64_t close_us, int64_t deadline_us);
 
 #endif

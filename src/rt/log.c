@@ -25,7 +25,6 @@
 #define TEXT_MOST 3072
 #define FILE_MOST 1024    /* of LOG_LEVEL_FILE */
 #define FOLLOW_US 5000000 /* how often LOG_LEVEL_FILE is looked at */
-#define DRAIN_US  2000000
 
 static struct {
   int64_t format;
@@ -212,17 +211,10 @@ void log_run(void) {
 
 void log_drain(void) {
   if (log_forward_on())
-    log_forward_drain(loop_now_us() + DRAIN_US);
+    log_forward_drain(loop_now_us() + LOG_DRAIN_US);
 }
 
 /* ---- lines ---- */
-
-/* Cut between characters, not within one. */
-static Str shortened(Str text, size_t n) {
-  while (n && ((unsigned char)text.p[n] & 0xC0) == 0x80)
-    n--;
-  return (Str){text.p, n};
-}
 
 /* Escaping can make a text six times as long, so a line that came out too long is made again of half the text. */
 static void make_line(Buf *out, LogRecord record, LogFormat format) {
@@ -231,7 +223,7 @@ static void make_line(Buf *out, LogRecord record, LogFormat format) {
     log_record_write(out, &record, format, logs.coloured && format == LOG_TEXT);
     if (out->n < LINE_MOST || record.message.n == 0)
       break;
-    record.message = shortened(record.message, record.message.n / 2);
+    record.message = str_utf8_cut(record.message, record.message.n / 2);
   }
   buf_char(out, '\n');
 }
@@ -293,7 +285,7 @@ void log_write(LogLevel level, const char *logger, const LogField *fields, int c
                       .context = context,
                       .fields = fields,
                       .field_count = count};
-  record.message = n > TEXT_MOST ? shortened((Str){text, TEXT_MOST}, TEXT_MOST) : (Str){text, n < 0 ? 0 : (size_t)n};
+  record.message = str_utf8_cut((Str){text, n < 0 ? 0 : strlen(text)}, TEXT_MOST);
   clock_gettime(CLOCK_REALTIME, &record.time);
   write_record(&record);
   errno = saved;
@@ -307,16 +299,14 @@ static void drop_gathered(void) {
   logs.start = logs.end = 0;
 }
 
-/* The whole lines at the front that fit into one undivided write; what is left of a line written in part comes alone.
- */
+/* The whole lines at the front that fit into one undivided write; what is left of a line written in part comes alone,
+ * and of a line that is longer as much as fits. */
 static size_t next_piece(void) {
   size_t left = logs.end - logs.start;
   if (left <= LINE_MOST)
     return left;
-  size_t n = LINE_MOST;
-  while (n > 1 && logs.gathered[logs.start + n - 1] != '\n')
-    n--;
-  return n;
+  const char *end = memrchr(logs.gathered + logs.start, '\n', LINE_MOST);
+  return end ? (size_t)(end + 1 - logs.gathered) - logs.start : LINE_MOST;
 }
 
 static bool is_writable(void) {

@@ -19,14 +19,15 @@ void log_worker(int index);
 void log_given(void); /* in the parent, after each fork: what waits to be forwarded is the child's to send */
 /* In each worker's loop: follows LOG_LEVEL_FILE and SIGHUP, forwards. */
 void log_run(void);
-/* In a fiber, at the end: what was to be forwarded goes out, within a bound. */
+#define LOG_DRAIN_US 2000000
+/* In a fiber, at the end: what was to be forwarded goes out, within LOG_DRAIN_US. */
 void log_drain(void);
 bool log_follows_file(void);
 void log_reload(void); /* reads LOG_LEVEL_FILE again */
 
 bool log_on(LogLevel level, const char *logger);
 /* logger: the module, e.g. "saga". What the current fiber is about is added. A line is at most 4 KiB: a longer message
- * is cut. */
+ * is cut, and so are fields of more than 256 bytes. */
 void log_write(LogLevel level, const char *logger, const LogField *fields, int count, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 /* Writes what was gathered, as far as stdout takes it; errors are written at once. What stdout does not take waits in

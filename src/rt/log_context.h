@@ -25,9 +25,10 @@ typedef enum LogKey {
 } LogKey;
 
 typedef struct FiberContext {
-  Trace trace;           /* its ids "" when there is none */
-  const char *component; /* the service whose work it is; NULL: the process's */
-  char saga_id[37];      /* "" when there is none, as below */
+  Trace trace;                      /* its ids "" when there is none */
+  char tracestate[TRACESTATE_TEXT]; /* to be passed on with it; "" when there is none */
+  const char *component;            /* the service whose work it is; NULL: the process's */
+  char saga_id[37];                 /* "" when there is none, as below */
   const char *saga_type;
   LogKey saga_subject; /* what else the saga's id is the id of: LOG_ORDER_ID, LOG_USER_ID; LOG_NO_KEY: nothing */
   char event_id[37];

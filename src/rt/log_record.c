@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define ECS_VERSION "8.11.0"
+#define FIELD_MOST  256 /* bytes of a field's text */
 
 static const struct {
   const char *name, *small, *colour;
@@ -56,9 +57,12 @@ static void each_field(Buf *b, const LogRecord *r, FieldWriter *write) {
   for (size_t i = 0; i < sizeof(about) / sizeof(about[0]); i++)
     if (about[i].text.n && about[i].key != LOG_NO_KEY)
       write(b, &about[i]);
-  for (int i = 0; i < r->field_count; i++)
-    if (r->fields[i].key != LOG_NO_KEY)
-      write(b, &r->fields[i]);
+  for (int i = 0; i < r->field_count; i++) {
+    LogField field = r->fields[i];
+    field.text = str_utf8_cut(field.text, FIELD_MOST);
+    if (field.key != LOG_NO_KEY)
+      write(b, &field);
+  }
 }
 
 static void add_logstash(Buf *b, const LogField *f) {

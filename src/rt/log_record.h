@@ -13,7 +13,7 @@ typedef enum LogFormat { LOG_AUTO, LOG_LOGSTASH, LOG_ECS, LOG_TEXT } LogFormat;
 
 typedef struct LogField {
   LogKey key;
-  Str text;       /* absent: the number counts */
+  Str text;       /* UTF-8, of which 256 bytes are kept; absent: the number counts */
   int64_t number; /* a status, or a duration in microseconds */
 } LogField;
 

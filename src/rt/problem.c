@@ -49,8 +49,5 @@ Str problem_text(Arena *arena, Str body) {
     return text;
   if (!str_is_utf8(body))
     return STR("an answer that is not text");
-  size_t n = body.n < TEXT_MAX ? body.n : TEXT_MAX;
-  while (n < body.n && n > 0 && (body.p[n] & 0xc0) == 0x80) /* not in the middle of a character */
-    n--;
-  return (Str){body.p, n};
+  return str_utf8_cut(body, TEXT_MAX);
 }

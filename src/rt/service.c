@@ -29,6 +29,9 @@ static struct {
   } peers[SERVICES];
   int peer_count;
   bool not_ready;
+  Fiber *stopper; /* waits for the ends of services, or NULL */
+  int stopping;
+  int64_t stop_us;
 } registry;
 
 static Db *shared_db(const char *dsn, const char *name) {
@@ -148,16 +151,17 @@ static void reply_problem(Req *req, int code) {
 /* What failed for our own reasons is told of, once; the rest is for who asks for it. */
 static void log_request(const Req *req, int code, int64_t took_us) {
   const char *route = req->route ? req->route->path : "?", *error = code < 0 ? err_info(code)->name : NULL;
-  const LogField fields[] = {{LOG_HTTP_METHOD, req->http->method, 0},
+  Str method = http_metrics_method(req->http->method);
+  const LogField fields[] = {{LOG_HTTP_METHOD, method, 0},
                              {LOG_HTTP_ROUTE, str_from(route), 0},
                              {LOG_HTTP_STATUS, (Str){0}, req->reply->status},
                              {LOG_DURATION, (Str){0}, took_us},
                              {error ? LOG_ERROR_CODE : LOG_NO_KEY, str_from(error), 0}};
   if (req->reply->status >= 500)
-    LOG_WITH(WARN, "http", fields, "%.*s %s: %s%s%.*s", STR_FMT(req->http->method), route, error ? error : "failed",
+    LOG_WITH(WARN, "http", fields, "%.*s %s: %s%s%.*s", STR_FMT(method), route, error ? error : "failed",
              req->detail.p ? ": " : "", STR_FMT(req->detail));
   else
-    LOG_WITH(DEBUG, "http", fields, "%.*s %s: %d", STR_FMT(req->http->method), route, req->reply->status);
+    LOG_WITH(DEBUG, "http", fields, "%.*s %s: %d", STR_FMT(method), route, req->reply->status);
 }
 
 /* Returns the series of the route. */
@@ -201,10 +205,31 @@ void service_not_ready(void) {
   registry.not_ready = true;
 }
 
+static void stop_service(void *arg) {
+  Service *s = arg;
+  fiber_context()->component = s->def->name;
+  s->def->stop(s, registry.stop_us);
+  registry.stopping--;
+  fiber_wake(registry.stopper);
+}
+
 void service_stop_all(int64_t deadline_us) {
-  for (int i = 0; i < registry.count; i++)
-    if (registry.services[i].def->stop)
-      registry.services[i].def->stop(&registry.services[i], deadline_us);
+  int64_t now_us = loop_now_us(), end_us = (deadline_us > now_us ? deadline_us : now_us) + SERVICE_RELEASE_US;
+  registry.stop_us = deadline_us;
+  registry.stopper = fiber_current();
+  for (int i = 0; i < registry.count; i++) {
+    if (!registry.services[i].def->stop)
+      continue;
+    registry.stopping++;
+    if (!fiber_start("service stop", stop_service, &registry.services[i]))
+      abort(); /* whoever ends the process has lifted the limit */
+  }
+  int rc = E_OK;
+  while (registry.stopping > 0 && rc == E_OK)
+    rc = fiber_wait("end of all services", end_us);
+  registry.stopper = NULL;
+  if (registry.stopping > 0)
+    LOG(WARN, "serve", "%d services have not given back in time what others may wait for", registry.stopping);
 }
 
 /* Why it should be sent no requests; absent: it may. */

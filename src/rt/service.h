@@ -7,6 +7,8 @@
 #include "rt/db.h"
 #include "rt/http.h"
 
+#define SERVICE_RELEASE_US 6000000 /* see stop */
+
 typedef struct Service Service;
 
 typedef struct Req Req; /* rt/req.h */
@@ -37,7 +39,8 @@ typedef struct ServiceDef {
   const Route *routes;         /* ends with {0} */
   void (*prepare)(Service *s); /* before the fork: metrics; may be NULL */
   void (*start)(Service *s, int worker); /* in each worker's loop, in a fiber: background work; may be NULL */
-  /* In a fiber, before the loop ends: finishes what it can until then, gives back what others wait for. May be NULL. */
+  /* In a fiber, before the loop ends: finishes what it can until then, gives back what others wait for within
+   * SERVICE_RELEASE_US. May be NULL. */
   void (*stop)(Service *s, int64_t deadline_us);
 } ServiceDef;
 
@@ -61,8 +64,10 @@ Service *service_find(const char *name);                      /* NULL: not in th
 void service_peer(const char *name, const char *base_url);    /* where one lives that is not in this process */
 /* In each worker's loop: connects the databases, starts background fibers. */
 void service_start_all(int worker, int connections, int batch);
-void service_not_ready(void);                                /* /readyz is 503 from now on: send no more requests */
-void service_stop_all(int64_t deadline_us);                  /* in a fiber, when no request is served any more */
+void service_not_ready(void); /* /readyz is 503 from now on: send no more requests */
+/* In a fiber, when no request is served any more. All stop at once; whoever has not by SERVICE_RELEASE_US behind the
+ * deadline is left as it is. */
+void service_stop_all(int64_t deadline_us);
 void service_handle(HttpRequest *request, HttpReply *reply); /* the HttpHandler of this process */
 
 #endif

@@ -9,7 +9,8 @@
 
 /* The fiber's work belongs to this trace from now on, or to a new one when traceparent is absent or none. */
 void span_receive(Str traceparent);
-/* The same for what came over HTTP: two headers count as none. */
+/* The same for what came over HTTP: two headers count as none. With a traceparent comes its tracestate, unless that is
+ * malformed or longer than 512 bytes. */
 void span_receive_request(const HttpRequest *request);
 /* Goes on with a trace known by its id alone; an invalid one begins a new trace. */
 void span_resume(Str trace_id);
@@ -17,5 +18,6 @@ void span_resume(Str trace_id);
 void span_begin(const char *component);
 /* What the next one is to be told; false: the fiber has no trace. */
 bool span_traceparent(char out[TRACEPARENT_TEXT]);
+Str span_tracestate(void); /* and with it this, as it came; empty: nothing */
 
 #endif

@@ -722,6 +722,7 @@ static void start(Service *s, int worker) {
 /* Whoever takes over then need not wait until this process counts as dead. A batch in hand comes again. */
 static void stop(Service *s, int64_t deadline_us) {
   (void)deadline_us; /* it waits for no work, only until its own fibers have seen that they are canceled */
+  int64_t end_us = loop_now_us() + SERVICE_RELEASE_US;
   Consumer *c = s->state;
   if (!c)
     return;
@@ -729,11 +730,11 @@ static void stop(Service *s, int64_t deadline_us) {
   if (c->reader)
     fiber_cancel(c->reader);
   while (c->reader)
-    if (fiber_wait("notification: stop", FIBER_FOREVER) == E_CANCELED)
+    if (fiber_wait("notification: stop", end_us) < 0)
       return;
   Source *source = c->source;
   c->source = NULL;
-  source->close(source);
+  source->close(source, end_us);
   buf_free(&c->schema);
 }
 

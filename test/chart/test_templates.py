@@ -1,6 +1,7 @@
 """What the chart makes of its values, with Helm 3 and 4, without a cluster."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -86,11 +87,52 @@ def test_every_setting_of_the_executable_can_be_given(skald_settings):
     assert given - skald_settings == set()
 
 
+def milliseconds(duration):
+    number, unit = re.fullmatch(r"(\d+)(ms|s|m)", duration).groups()
+    return int(number) * {"ms": 1, "s": 1000, "m": 60000}[unit]
+
+
+@pytest.fixture
+def end_seconds():
+    """How long a process may take behind DRAIN_TIMEOUT, by its own word."""
+    return int(re.search(r"after SIGTERM; what is left is given back within (\d+)s more", skald_help())[1])
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_pod_may_take_as_long_as_its_process(profile, flavour, end_seconds):
+    found = objects(profile, flavour)
+    config = next(one for one in found if one["metadata"]["name"] == "skald" and "data" in one)["data"]
+    most = milliseconds(config["DRAIN_DELAY"]) + milliseconds(config["DRAIN_TIMEOUT"]) + 1000 * end_seconds
+    ours = {name: spec["terminationGracePeriodSeconds"] for name, spec, labels in pods(found)
+            if labels["app.kubernetes.io/component"] in (*SERVICES, "relay")}
+    assert len(ours) >= len(SERVICES) and all(1000 * seconds >= most for seconds in ours.values()), ours
+
+
+@pytest.mark.parametrize("values,enough", [
+    ({"config.DRAIN_TIMEOUT": "16s"}, 5 + 16), ({"config.DRAIN_DELAY": "20500ms"}, 20.5 + 10),
+    ({"services.order.env.DRAIN_TIMEOUT": "1m"}, 5 + 60), ({"events": "relay", "config.DRAIN_TIMEOUT": "20s"}, 5 + 20)],
+    ids=str)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_pod_that_would_be_killed_too_early_is_refused(version, values, enough, end_seconds):
+    def made(seconds):
+        return helm(version, "template", CHART, "--kube-version", kubernetes.KUBERNETES,
+                    *settings(values | {"pod.terminationGracePeriodSeconds": seconds}))
+
+    least = math.ceil(enough + end_seconds)
+    assert made(least).returncode == 0
+    refused = made(least - 1)
+    assert refused.returncode != 0 and "pod.terminationGracePeriodSeconds is" in refused.stderr, refused.stderr
+
+
+def skald_help():
+    program = os.environ.get("SKALD_BIN", kubernetes.ROOT / "build/skald")
+    return subprocess.run([program, "serve", "--help"], capture_output=True, text=True, check=True).stdout
+
+
 @pytest.fixture
 def skald_settings():
-    program = os.environ.get("SKALD_BIN", kubernetes.ROOT / "build/skald")
-    said = subprocess.run([program, "serve", "--help"], capture_output=True, text=True, check=True).stdout
-    found = set(re.findall(r"^ *([A-Z][A-Z_]+)\b", said, re.MULTILINE))
+    found = set(re.findall(r"^ *([A-Z][A-Z_]+)\b", skald_help(), re.MULTILINE))
     assert len(found) > 20
     return found - {"VARIABLE"}
 

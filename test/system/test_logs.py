@@ -96,6 +96,16 @@ def test_every_line_of_all_seven_services_is_a_documented_record(form):
     assert seen >= set(known) - {"error_code", "error.code"}, set(known) - seen
 
 
+@pytest.mark.parametrize("method", ["BREW", "B" * 7000])
+def test_a_method_that_nobody_knows_is_not_repeated(method):
+    with opened(OneShop(LOG_FORMAT="logstash", LOG_LEVEL="debug")) as shop:
+        assert shop.request(method, "/payment/payment").status == 405
+        shop.stop()
+        told = [one for one in records(shop.server) if one.get("http_status") == 405]
+        assert [(one["http_method"], one["http_route"], one["message"]) for one in told] == [("_OTHER", "?", "_OTHER ?: 405")]
+        assert method not in shop.server.text()
+
+
 def secrets_in(text):
     return [name for name, value in SECRETS.items() if value in text]
 

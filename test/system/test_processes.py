@@ -12,7 +12,8 @@ import pytest
 
 from harness.check import ok, problem
 from harness.client import read_answer
-from harness.goods import line, new_account, new_user, payment, refill, saga, set_stock, stock, wallet
+from harness.goods import line, new_account, new_user, payment, person, refill, saga, set_stock, stock, wallet
+from harness.logs import Receiver
 from harness.server import SLOWER
 from harness.shop import OneShop, opened
 from harness.wait import wait_for
@@ -35,21 +36,25 @@ def running(shop):
 
 
 @contextlib.contextmanager
-def locked(shop, account):
-    """Whoever wants this account has to wait until the block is left."""
-    db = shop.cluster.connect(shop.database("billing"))
+def held(shop, service, sql, *values):
+    """Whoever wants what the statement locks has to wait until the block is left."""
+    db = shop.cluster.connect(shop.database(service))
     db.autocommit = False
     try:
         with db.cursor() as cursor:
-            cursor.execute("SELECT FROM billing.accounts WHERE id = %s FOR UPDATE", (account,))
+            cursor.execute(sql, values)
         yield
     finally:
         db.close()
 
 
-def wait_blocked(shop):
-    wait_for("somebody who waits for the lock", lambda: shop.value(
-        "billing", "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+def locked(shop, account):
+    return held(shop, "billing", "SELECT FROM billing.accounts WHERE id = %s FOR UPDATE", account)
+
+
+def wait_blocked(shop, count=1):
+    wait_for("who waits for the lock", lambda: shop.value(
+        "billing", "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") >= count)
 
 
 def refuses_connections(shop):
@@ -141,6 +146,90 @@ def test_unready_process_serves_on_for_the_delay(shop):
 def not_ready(shop):
     answer = shop.get("/readyz")
     return answer if answer.status != 200 else None
+
+
+def test_a_kept_connection_begins_nothing_once_the_end_has_begun():
+    """While what was begun is still being finished."""
+    with opened(OneShop(WORKERS=1, DRAIN_TIMEOUT=f"{DRAIN_SECONDS}s")) as one:
+        account, other = new_account(one, 100), new_account(one, 100)
+        with one.connect() as kept:
+            kept.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert "close" not in read_answer(kept).headers.get("connection", "")
+            with locked(one, account):
+                begun = one.post("/order/order/saga", saga(account=account), Prefer="respond-async")
+                assert begun.status == 202
+                wait_blocked(one)
+                one.server.terminate()
+                wait_for("nobody new to be let in", lambda: refuses_connections(one), 2 * SLOWER)
+                kept.sendall(f"PUT /billing/billing/{other}/30 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+                refused = read_answer(kept)
+                problem(refused, 503)
+                assert refused.headers["connection"] == "close"
+                assert int(refused.headers["retry-after"]) >= 0
+                assert kept.recv(1) == b""
+        assert one.server.wait() == 0
+        one.start()
+        assert wallet(one, other) == 100
+        one.assert_sound()
+        one.stop()
+
+
+def test_no_request_of_a_kept_connection_is_begun_and_cut(shop):
+    """Each has a whole answer, or it was not done."""
+    accounts = [new_account(shop, 0) for _ in range(8)]
+    answered = threading.Semaphore(0)
+
+    def work(account):
+        done = 0
+        request = f"PUT /billing/billing/refill/{account}/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                with shop.connect() as kept:
+                    answer, persistent = None, True
+                    while persistent:
+                        kept.sendall(request)
+                        answer = read_answer(kept)
+                        if answer is None:
+                            return done
+                        assert answer.status in (200, 503), answer
+                        done += answer.status == 200
+                        answered.release()
+                        persistent = answer.headers.get("connection") != "close"
+        return done
+
+    with concurrent.futures.ThreadPoolExecutor(len(accounts)) as pool:
+        workers = [pool.submit(work, account) for account in accounts]
+        for _ in range(40 * len(accounts)):
+            assert answered.acquire(timeout=30 * SLOWER)
+        shop.server.terminate()
+        done = [worker.result() for worker in workers]
+    assert shop.server.wait() == 0
+    shop.start()
+    assert [wallet(shop, account) for account in accounts] == done
+
+
+def test_all_that_an_end_can_take_is_within_its_bound():
+    """The sagas of two services that cannot be given back, and lines of the log that nobody acknowledges."""
+    with Receiver(reads=False) as nobody, opened(OneShop(WORKERS=1, DRAIN_TIMEOUT="1s",
+                                                         LOG_FORWARD=f"127.0.0.1:{nobody.port}")) as one:
+        def register():
+            with contextlib.suppress(OSError):
+                one.post("/user/user", person())
+
+        with contextlib.ExitStack() as stack:
+            pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
+            account = new_account(one, 100)
+            stack.enter_context(held(one, "billing", "LOCK TABLE billing.accounts"))
+            assert one.post("/order/order/saga", saga(account=account), Prefer="respond-async").status == 202
+            pool.submit(register)
+            wait_blocked(one, 2)
+            for service in ("order", "user"):
+                stack.enter_context(held(one, service, f'LOCK TABLE "{service}".saga'))
+            one.server.terminate()
+            assert one.server.wait() == 0, "nobody had to be killed"
+        one.start()
+        one.assert_sound()
+        one.stop()
 
 
 def test_interrupt_is_an_orderly_end_too(shop):

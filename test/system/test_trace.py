@@ -1,7 +1,10 @@
 """One trace from the client's header through every service, the saga's row, the WAL and Notification, in the logs."""
 
+import contextlib
 import re
 import secrets
+import socket
+import threading
 import uuid
 
 import pytest
@@ -140,6 +143,56 @@ def test_every_line_about_a_request_a_saga_or_an_event_has_its_trace(traced):
     for one in lines(traced):
         if one["logger_name"] == "http" or "saga_id" in one or "event_id" in one:
             assert TRACE_ID.fullmatch(one["trace_id"]) and SPAN_ID.fullmatch(one["span_id"]), one
+
+
+class Tap:
+    """Passes connections on to a port, and keeps what the clients say."""
+
+    def __init__(self):
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.to = None
+        self.said = []
+        self.threads = [threading.Thread(target=self.accept)]
+        self.threads[0].start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client = self.socket.accept()[0]
+                server = socket.create_connection(("127.0.0.1", self.to))
+                for source, sink, kept in ((client, server, self.said), (server, client, [])):
+                    self.threads.append(threading.Thread(target=self.pump, args=[source, sink, kept]))
+                    self.threads[-1].start()
+
+    @staticmethod
+    def pump(source, sink, kept):
+        with contextlib.suppress(OSError), source:
+            while said := source.recv(65536):
+                kept.append(said)
+                sink.sendall(said)
+            sink.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        """When both sides of every connection have gone."""
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+        for thread in self.threads:
+            thread.join()
+
+
+def test_tracestate_goes_along_with_a_saga_and_no_further():
+    with contextlib.closing(Tap()) as tap, opened(SevenShops(PAYMENT_URL=f"http://127.0.0.1:{tap.port}")) as shop:
+        tap.to = shop.ports["payment"]
+        trace, span = new_trace()
+        for state in ("rojo=00f067aa0ba902b7 , congo=t61", f"x={'y' * 256},z={'y' * 254}", "Rojo=1", None):
+            fields = {"tracestate": state} if state else {}
+            ok(shop.post("/order/order/saga", saga(), traceparent=header(trace, span), **fields))
+        shop.stop()
+        asked = re.findall(rb"PUT /payment/step/.*?\r\n\r\n", b"".join(tap.said), re.DOTALL)
+        assert all(b"traceparent: 00-" + trace.encode() in one for one in asked)
+        assert [re.findall(rb"tracestate: (.*)\r", one) for one in asked] == [
+            [b"rojo=00f067aa0ba902b7 , congo=t61"], [], [], []]
 
 
 def test_a_saga_taken_over_goes_on_with_its_trace():

@@ -29,6 +29,15 @@ TEST(case_is_ignored_in_ascii_only) {
   CHECK(!str_eq_nocase(STR("a"), STR("ab")));
 }
 
+TEST(cut_between_characters) {
+  CHECK_STR(str_utf8_cut(STR("ab"), 2), "ab");
+  CHECK_STR(str_utf8_cut(STR("abc"), 2), "ab");
+  CHECK_STR(str_utf8_cut(STR("a\xc3\xa4z"), 3), "a\xc3\xa4");
+  CHECK_STR(str_utf8_cut(STR("a\xc3\xa4z"), 2), "a");
+  CHECK_STR(str_utf8_cut(STR("\xf0\x9f\x98\x80"), 3), "");
+  CHECK(str_utf8_cut(absent, 3).p == NULL);
+}
+
 TEST(prefixes) {
   CHECK(str_starts(STR("/order/order"), STR("/order")));
   CHECK(str_starts(STR("x"), STR("")));

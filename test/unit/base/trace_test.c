@@ -97,6 +97,47 @@ TEST(every_byte_counts) {
     check_refused((Str){good, n});
 }
 
+TEST(tracestates_to_be_passed_on) {
+  static const char *const good[] = {"congo=t61rcWkgMzE",
+                                     "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE",
+                                     "a=1 ,\tb_-*/9= x!~<>\"",
+                                     "0tenant@system=1",
+                                     ",,a=1,,",
+                                     "a@b-c/9=@ @"};
+  for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+    if (!CHECK(tracestate_valid(str_from(good[i]))))
+      fprintf(stderr, "# refused: %s\n", good[i]);
+  static const char *const bad[] = {
+      "",      ",",      " ",       "a",      "a=",     "=1",         "a =1",
+      "A=1",   "1=1",    "a=1,a=2", "a=\x01", "a=\x7f", "a=\xc3\xa4", "a=1,b",
+      "a=1=",  "a= ",    "@b=1",    "a@=1",   "a@1=1",  "a@b@c=1",    "a@abcdefghijklmno=1",
+      "a.b=1", "a\tb=1",
+  };
+  for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+    if (!CHECK(!tracestate_valid(str_from(bad[i]))))
+      fprintf(stderr, "# taken: %s\n", bad[i]);
+  CHECK(!tracestate_valid((Str){0}));
+  CHECK(!tracestate_valid(STR("a\0b=1")));
+}
+
+/* members: so many of one letter and one digit, the last value longer so that all come to size bytes */
+static bool takes_tracestate(int members, size_t size) {
+  char text[600];
+  size_t n = 0;
+  for (int i = 0; i < members; i++)
+    n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%c%d=1", i ? "," : "", 'a' + i / 10, i % 10);
+  for (int i = 0; n < size; i++)
+    n += (size_t)snprintf(text + n, sizeof(text) - n, i % 200 ? "2" : ",y%d=", i);
+  return tracestate_valid((Str){text, n});
+}
+
+TEST(tracestates_are_bounded) {
+  CHECK(takes_tracestate(32, 0));
+  CHECK(!takes_tracestate(33, 0));
+  CHECK(takes_tracestate(1, 512));
+  CHECK(!takes_tracestate(1, 513));
+}
+
 TEST(ids_from_random_bytes) {
   const uint8_t bytes[16] = {0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6,
                              0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36};

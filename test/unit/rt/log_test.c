@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 /* stdout made a pipe for the length of a capture, so checks come after its end. */
@@ -215,6 +216,49 @@ TEST(a_long_message_is_cut_between_characters) {
   CHECK(strstr(text, "\xa4\",\"logger_name\"") != NULL);
   CHECK(strstr(second, "\\u0001\",\"logger_name\"") != NULL);
   CHECK(str_is_utf8(str_from(text)));
+}
+
+TEST(fields_are_cut_between_characters) {
+  char reason[800];
+  for (size_t i = 1; i + 2 < sizeof(reason); i += 2)
+    memcpy(reason + i, "\xc3\xa4", 3);
+  reason[0] = 'x';
+  const LogField fields[] = {{LOG_REASON, str_from(reason), 0}, {LOG_HTTP_STATUS, (Str){0}, 424}};
+  capture("logstash", "info");
+  LOG_WITH(INFO, "saga", fields, "over");
+  const char *text = finish();
+  const char *at = strstr(text, "\"reason\":\"x");
+  CHECK(at && strstr(at, "\xa4\",\"http_status\":424}\n") == at + 10 + 254);
+  CHECK(str_is_utf8(str_from(text)));
+}
+
+/* Each write is a message of its own on a socket of packets. */
+TEST(a_line_longer_than_a_piece_goes_in_pieces) {
+  enum { FIELDS = 24 };
+  int pair[2], saved = dup(STDOUT_FILENO);
+  char reason[257], piece[8192] = "";
+  memset(reason, 'r', sizeof(reason) - 1);
+  reason[sizeof(reason) - 1] = '\0';
+  LogField fields[FIELDS];
+  for (int i = 0; i < FIELDS; i++)
+    fields[i] = (LogField){LOG_REASON, str_from(reason), 0};
+  fflush(stdout);
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, pair) < 0)
+    _exit(96);
+  dup2(pair[1], STDOUT_FILENO);
+  start("logstash", "info");
+  LOG_WITH(INFO, "saga", fields, "over");
+  LOG(INFO, "saga", "next");
+  log_flush();
+  ssize_t first = read(pair[0], piece, sizeof(piece)), second = read(pair[0], piece, sizeof(piece));
+  dup2(saved, STDOUT_FILENO);
+  close(saved);
+  close(pair[0]);
+  close(pair[1]);
+  start("logstash", "warn");
+  CHECK_INT(first, 4096);
+  CHECK(second > FIELDS * 256 - 4096);
+  CHECK(second > 0 && strstr(piece, "\"next\"") != NULL && piece[second - 1] == '\n');
 }
 
 TEST(a_stuck_reader_costs_lines_and_no_time) {

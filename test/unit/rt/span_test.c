@@ -4,6 +4,8 @@
 #include "rt/fiber.h"
 #include "unit/unit.h"
 
+#include <string.h>
+
 #define TRACE "4bf92f3577b34da6a3ce929d0e0e4736"
 #define SPAN  "00f067aa0ba902b7"
 
@@ -48,6 +50,41 @@ TEST(two_headers_count_as_none) {
   request.headers[request.header_count++] = request.headers[0];
   span_receive_request(&request);
   CHECK(is_fresh());
+}
+
+static Str receive_with(Str traceparent, Str first, Str second) {
+  HttpRequest request = {.header_count = 3};
+  request.headers[0] = (HttpHeader){STR("tracestate"), first};
+  request.headers[1] = (HttpHeader){STR("traceparent"), traceparent};
+  request.headers[2] = (HttpHeader){STR("tracestate"), second};
+  request.header_count -= !second.p;
+  span_receive_request(&request);
+  return span_tracestate();
+}
+
+TEST(tracestate_comes_with_its_traceparent) {
+  static const Str parent = STR("00-" TRACE "-" SPAN "-01");
+  char most[TRACESTATE_TEXT] = "";
+  memset(most, 'x', sizeof(most) - 1);
+  most[1] = most[258] = '=';
+  most[256] = ',';
+  begin();
+  CHECK_STR(receive_with(parent, STR("congo=t61 , rojo=0"), (Str){0}), "congo=t61 , rojo=0");
+  span_begin("payment");
+  CHECK_STR(span_tracestate(), "congo=t61 , rojo=0");
+  CHECK_STR(receive_with(parent, STR("congo=t61"), STR("rojo=0")), "congo=t61,rojo=0");
+  CHECK_STR(receive_with(parent, str_from(most), (Str){0}), "");
+  most[257] = 'y';
+  CHECK_STR(receive_with(parent, str_from(most), (Str){0}), str_from(most));
+  CHECK_STR(receive_with(parent, str_from(most), STR("a=1")), "");
+  CHECK_STR(receive_with(parent, STR("congo=t61"), STR("Rojo=0")), "");
+  CHECK_STR(receive_with(STR("00-" TRACE), STR("congo=t61"), (Str){0}), "");
+  CHECK_STR(receive_with(parent, STR("congo=t61"), (Str){0}), "congo=t61");
+  span_receive(parent);
+  CHECK_STR(span_tracestate(), "");
+  CHECK_STR(receive_with(parent, STR("congo=t61"), (Str){0}), "congo=t61");
+  span_resume(STR(TRACE));
+  CHECK_STR(span_tracestate(), "");
 }
 
 TEST(a_stored_trace_is_resumed) {

@@ -217,6 +217,18 @@ topologySpreadConstraints:
 {{- mul (trimSuffix $unit . | int64) (index (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000) $unit) }}
 {{- end }}
 
+{{/* How long a pod may take to end, which must be enough for its process: DRAIN_DELAY, DRAIN_TIMEOUT, and the 9 s in which
+it gives back what is left. (dict "root" $ "env" (dict …)) */}}
+{{- define "skald.grace" -}}
+{{- $config := mergeOverwrite (dict "DRAIN_DELAY" "0s" "DRAIN_TIMEOUT" "10s") (deepCopy .root.Values.config) (deepCopy .env) }}
+{{- $most := add (include "skald.milliseconds" $config.DRAIN_DELAY) (include "skald.milliseconds" $config.DRAIN_TIMEOUT) 9000 }}
+{{- $given := int64 .root.Values.pod.terminationGracePeriodSeconds }}
+{{- if lt (mul $given 1000) $most }}
+{{- fail (printf "pod.terminationGracePeriodSeconds is %d: DRAIN_DELAY, DRAIN_TIMEOUT and 9 s need %d ms" $given $most) }}
+{{- end }}
+{{- $given }}
+{{- end }}
+
 {{/* --- NetworkPolicies */}}
 
 {{/* Pods of the release by their components, as a list with one peer. */}}
