@@ -1,7 +1,7 @@
 /* skald: one executable, whose first argument says what to do. */
 #include "audit.h"
+#include "cdc/slot.h"
 #include "cdc/slot_watch.h"
-#include "cdc/wal.h"
 #include "relay_command.h"
 #include "rt/config.h"
 #include "rt/fiber.h"
@@ -34,7 +34,7 @@ enum { ORDER, PAYMENT, WAREHOUSE, DELIVERY, USER, BILLING, NOTIFICATION, SHOP };
 static struct {
   const char *database, *databases[SHOP], *urls[SHOP], *host;
   int64_t port, workers, connections, batch, client_connections, in_flight, fibers, request_us, idle_us, delay_us,
-      drain_us;
+      drain_us, patience_us;
   int64_t ktor_metrics;
   const char *owner;
   int listen_fd;
@@ -77,6 +77,12 @@ static const Option database_options[] = {
     {0},
 };
 
+static const Option migrate_options[] = {
+    {"MIGRATE_TIMEOUT", OPTION_MILLIS, &conf.patience_us, "60s", 0, 86400000, NULL,
+     "how long it tries again where others hold locks on tables, or make the replication slot", false},
+    {0},
+};
+
 static const Option process_options[] = {
     {"HOST", OPTION_TEXT, &conf.host, "127.0.0.1", 0, 0, NULL, "address to listen on", false},
     {"PORT", OPTION_INT, &conf.port, "8080", 1, 65535, NULL, "port to listen on", false},
@@ -113,7 +119,8 @@ static const Option serve_options[] = {
     {0},
 };
 
-static const Option *const migrate_tables[] = {database_options, NULL};
+static const Option *const migrate_tables[] = {database_options, migrate_options, NULL};
+static const Option *const audit_tables[] = {database_options, NULL};
 static const Option *const serve_tables[] = {database_options, process_options,      log_options, serve_options,
                                              saga_options,     notification_options, NULL};
 static const Option *const smoke_tables[] = {smoke_options, NULL};
@@ -153,15 +160,9 @@ static int migrate(int argc, char **argv) {
   if (select_services(argc, argv) < 0)
     return 2;
   for (int i = 0; i < SHOP; i++)
-    if (conf.selected[i] && migrate_service(shop[i], dsn_of(i)) < 0)
+    if (conf.selected[i] && migrate_service(shop[i], dsn_of(i), conf.patience_us) < 0)
       return 1;
-  SCOPED_ARENA arena = arena_new();
-  Str error;
-  if (conf.selected[BILLING] && wal_slot_create(dsn_of(BILLING), NOTIFICATION_SLOT, arena, &error) < 0) {
-    fprintf(stderr, "skald: no replication slot for Billing's events: %.*s\n", STR_FMT(error));
-    return 1;
-  }
-  return 0;
+  return conf.selected[BILLING] && slot_migrate(dsn_of(BILLING), NOTIFICATION_SLOT, conf.patience_us) < 0;
 }
 
 static void drain(void *arg) {
@@ -325,7 +326,7 @@ static const Command commands[] = {
     {"serve", "[service…]", "serves the whole shop, or the services named", serve, serve_tables},
     {"migrate", "[service…]", "creates and upgrades the databases", migrate, migrate_tables},
     {"relay", "", "publishes Billing's operations to Kafka as Debezium would", relay, relay_tables},
-    {"audit", "", "checks that every order, wallet, stock and notification is as it must be", audit, migrate_tables},
+    {"audit", "", "checks that every order, wallet, stock and notification is as it must be", audit, audit_tables},
     {"smoke", "", "orders in a shop that is up, once well and once in vain, and waits for the notifications", smoke,
      smoke_tables},
 };

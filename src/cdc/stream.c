@@ -36,11 +36,14 @@ struct Stream {
   char origin[ORIGIN_MOST]; /* at.origin points here */
   uint64_t received_lsn, flushed_lsn;
   int64_t heard_us, told_us, failures;
-  bool asked;        /* the server wants a status */
-  bool failed;       /* the connection is to end */
-  bool announced;    /* in the log */
-  bool falls_back;   /* the next connection names the fallback: the one before met what is older than its publication */
-  char problem[256]; /* last logged, so that a lasting one is logged once */
+  bool asked;           /* the server wants a status */
+  bool failed;          /* the connection is to end */
+  bool announced;       /* in the log */
+  bool fallen_back;     /* this connection reads the fallback */
+  bool falls_back;      /* the next one will: this one met what is older than its publication */
+  uint64_t return_lsn;  /* the fallback is read up to the first end of a transaction from here on; 0: no end is known */
+  uint64_t settled_lsn; /* where such an end was met; 0: not yet */
+  char problem[256];    /* last logged, so that a lasting one is logged once */
 };
 
 static StreamTable *find_table(const Stream *s, uint32_t id) {
@@ -112,10 +115,17 @@ static int take_origin(Stream *s, const PgoMessage *m) {
   return E_OK;
 }
 
+/* Between transactions. */
+static void settle(Stream *s, uint64_t lsn, int64_t commit_us) {
+  s->handler->settled(s->arg, lsn, commit_us);
+  if (s->return_lsn && lsn >= s->return_lsn)
+    s->settled_lsn = lsn;
+}
+
 static int take_commit(Stream *s, const PgoMessage *m, uint64_t lsn) {
   s->in_transaction = false;
   s->at.last_commit_lsn = lsn;
-  s->handler->settled(s->arg, m->commit.end_lsn, s->at.commit_us);
+  settle(s, m->commit.end_lsn, s->at.commit_us);
   return E_OK;
 }
 
@@ -161,7 +171,7 @@ static int take_frame(Stream *s, Str bytes) {
     return take_data(s, &frame);
   s->asked |= frame.reply;
   if (!s->in_transaction)
-    s->handler->settled(s->arg, frame.end_lsn, 0);
+    settle(s, frame.end_lsn, 0);
   return E_OK;
 }
 
@@ -204,34 +214,61 @@ int stream_pause(Stream *s, const char *why) {
   return status_is_due(s) ? tell_status(s) : E_OK;
 }
 
+/* The publication itself is read from the next connection on. It begins behind what is confirmed, and all is: what the
+ * fallback had to be read for does not come again. */
+static int end_fallback(Stream *s) {
+  while (s->flushed_lsn < s->settled_lsn)
+    TRY(stream_pause(s, "stream: end of the fallback"));
+  LOG(INFO, s->config.logger, "slot %s: publication %s is read again, from %X/%X on", s->config.slot,
+      s->config.publication, (unsigned)(s->settled_lsn >> 32), (unsigned)s->settled_lsn);
+  return tell_status(s);
+}
+
+/* E_OK: the fallback is over. */
 static int read_on(Stream *s) {
-  while (!s->failed) {
+  while (!s->failed && !s->settled_lsn) {
     if (status_is_due(s))
       TRY(tell_status(s));
     Str message = {0};
     int rc = replication_read(s->connection, &message, s->told_us + STATUS_US);
+    s->falls_back = rc == E_NOT_FOUND && s->config.fallback && !s->fallen_back;
     TRY(rc);
     if (rc > 0)
       TRY(take_frame(s, message));
     else if (loop_now_us() - s->heard_us > SILENCE_MOST_US)
       return E_TIMEOUT;
   }
-  return E_UNAVAILABLE;
+  return s->failed ? E_UNAVAILABLE : end_fallback(s);
+}
+
+/* What was written before there was the publication is read by the fallback, up to the present end of the WAL: the
+ * publication is there now, and who writes to its tables behind that knows it. Nobody has written before that and not
+ * ended yet, since the migration that makes the publication alters the table, and so waited for all who had written. */
+static int choose_publication(Stream *s, const char **ret) {
+  s->fallen_back = s->falls_back;
+  s->return_lsn = s->settled_lsn = 0;
+  *ret = s->fallen_back ? s->config.fallback : s->config.publication;
+  if (!s->fallen_back)
+    return E_OK;
+  TRY(replication_known_since(s->connection, s->config.publication, &s->return_lsn));
+  if (!s->return_lsn)
+    LOG(WARN, s->config.logger, "there is no publication %s; %s is read until the connection ends",
+        s->config.publication, s->config.fallback);
+  return E_OK;
 }
 
 static int read_stream(Stream *s) {
   char name[32];
+  const char *publication = NULL;
   snprintf(name, sizeof(name), "skald-%s", s->config.logger);
   TRY(replication_open(s->config.dsn, name, &s->connection));
-  bool fallback = s->falls_back;
-  s->falls_back = false;
-  TRY(replication_start(s->connection, s->config.slot, fallback ? s->config.fallback : s->config.publication));
+  TRY(choose_publication(s, &publication));
+  TRY(replication_start(s->connection, s->config.slot, publication));
   s->reading = true;
-  s->waiting = s->failed = false;
+  s->falls_back = s->waiting = s->failed = false;
   s->heard_us = s->told_us = loop_now_us();
   s->at = (RecordSource){.database = str_from(replication_database(s->connection))};
   int rc = read_on(s);
-  s->falls_back = rc == E_NOT_FOUND && s->config.fallback && !fallback;
   if (rc == E_CANCELED && tell_status(s) < 0) /* spares the next reader the repeats, no more than that */
     LOG(DEBUG, s->config.logger, "slot %s: the last position was not told", s->config.slot);
   return rc;
@@ -259,7 +296,7 @@ static void forget(Stream *s) {
 }
 
 static void count_problem(Stream *s, int rc) {
-  if (rc == E_CANCELED || rc == E_REFUSED)
+  if (rc == E_OK || rc == E_CANCELED || rc == E_REFUSED)
     return;
   s->waiting = rc == E_BUSY;
   s->failures += rc != E_BUSY;
@@ -328,6 +365,8 @@ void stream_fail(Stream *s) {
 void stream_confirm(Stream *s, uint64_t lsn) {
   if (lsn > s->flushed_lsn)
     s->flushed_lsn = lsn;
+  if (s->settled_lsn)
+    stream_wake(s);
 }
 
 void stream_status(const Stream *s, StreamStatus *ret) {

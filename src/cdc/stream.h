@@ -11,7 +11,8 @@
 typedef struct StreamConfig { /* all strings outlive the stream */
   const char *dsn;
   const char *slot, *publication; /* of letters, digits and _ */
-  const char *fallback;           /* a publication for what was written before there was the other; NULL: none */
+  const char *fallback;           /* a publication for what was written before there was the other, and read up to the
+                                     first end of a transaction behind that; NULL: none */
   const char *logger;             /* names its lines in the log, and its connections at the server */
 } StreamConfig;
 

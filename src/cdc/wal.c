@@ -3,7 +3,6 @@
 #include "cdc/wal.h"
 
 #include "cdc/stream.h"
-#include "rt/db_script.h"
 #include "rt/fiber.h"
 #include "rt/log.h"
 
@@ -221,60 +220,4 @@ Source *wal_source_new(const WalConfig *config) {
   s->stream =
       stream_new(&(StreamConfig){config->dsn, config->slot, config->publication, config->fallback, "wal"}, &handler, s);
   return &s->source;
-}
-
-static int check_slot(DbScript *db, const char *slot, Arena *arena, bool *ret_exists, Str *error) {
-  DbResult found;
-  Str sql =
-      arena_printf(arena,
-                   "SELECT s.database, s.database = current_database() AND s.plugin IN ('pgoutput', ''), "
-                   "l.level FROM (SELECT current_setting('wal_level')) AS l(level) LEFT JOIN pg_replication_slots s "
-                   "ON s.slot_name = '%s'",
-                   slot);
-  TRY(db_script_run(db, sql.p, arena, &found, error));
-  *ret_exists = db_cell(&found, 0, 0).p != NULL;
-  if (*ret_exists && !str_eq(db_cell(&found, 0, 1), STR("t"))) {
-    *error = arena_printf(arena, "the replication slot %s belongs to database %.*s or to another plugin", slot,
-                          STR_FMT(db_cell(&found, 0, 0)));
-    return E_CONFLICT;
-  }
-  if (!*ret_exists && !str_eq(db_cell(&found, 0, 2), STR("logical"))) {
-    *error = arena_printf(arena,
-                          "PostgreSQL runs with wal_level=%.*s, and change events need logical: "
-                          "ALTER SYSTEM SET wal_level = 'logical', then restart the server",
-                          STR_FMT(db_cell(&found, 0, 2)));
-    return E_CONFLICT;
-  }
-  return E_OK;
-}
-
-/* From PostgreSQL 17 on a slot goes along when a standby takes over, if it is told to. */
-static const char *slot_sql(const char *slot, Arena *arena) {
-  return arena_printf(arena,
-                      "DO $$ BEGIN IF current_setting('server_version_num')::int >= 170000 THEN "
-                      "PERFORM pg_create_logical_replication_slot('%s', 'pgoutput', failover => true); ELSE "
-                      "PERFORM pg_create_logical_replication_slot('%s', 'pgoutput'); END IF; END $$",
-                      slot, slot)
-      .p;
-}
-
-static int make_slot(DbScript *db, const char *slot, Arena *arena, Str *error) {
-  bool exists = false;
-  TRY(check_slot(db, slot, arena, &exists, error));
-  if (exists)
-    return E_OK;
-  int rc = db_script_run(db, slot_sql(slot, arena), arena, NULL, error);
-  if (rc == E_OK)
-    return E_OK;
-  Str ignored;
-  TRY(check_slot(db, slot, arena, &exists, &ignored));
-  return exists ? E_OK : rc; /* made by another process meanwhile */
-}
-
-int wal_slot_create(const char *dsn, const char *slot, Arena *arena, Str *error) {
-  DbScript *db = NULL;
-  TRY(db_script_open(dsn, arena, &db, error));
-  int rc = make_slot(db, slot, arena, error);
-  db_script_close(db);
-  return rc;
 }

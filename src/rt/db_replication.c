@@ -82,8 +82,17 @@ static int start_error(Replication *r, const PGresult *result) {
   return E_UNAVAILABLE;
 }
 
+/* ret, unless it is NULL, becomes the number that a query gave. */
+static int take_result(Replication *r, const PGresult *result, uint64_t *ret) {
+  ExecStatusType status = PQresultStatus(result);
+  if (ret && status == PGRES_TUPLES_OK && PQntuples(result) > 0)
+    *ret = strtoull(PQgetvalue(result, 0, 0), NULL, 10);
+  bool fine = status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK || status == PGRES_COPY_BOTH;
+  return fine ? E_OK : start_error(r, result);
+}
+
 /* Sends a command and reads its results up to the last, or to the one that opens the stream. */
-static int run(Replication *r, const char *command) {
+static int run(Replication *r, const char *command, uint64_t *ret) {
   int64_t deadline_us = loop_now_us() + DB_CONNECT_US;
   if (!PQsendQuery(r->pq, command))
     return lost(r);
@@ -96,10 +105,9 @@ static int run(Replication *r, const char *command) {
         return lost(r);
     }
     PGresult *result = PQgetResult(r->pq);
-    ExecStatusType status = PQresultStatus(result);
-    if (result && status != PGRES_COMMAND_OK && status != PGRES_COPY_BOTH)
-      rc = start_error(r, result);
-    more = result && status != PGRES_COPY_BOTH;
+    int taken = result ? take_result(r, result, ret) : E_OK;
+    rc = taken < 0 ? taken : rc;
+    more = result && PQresultStatus(result) != PGRES_COPY_BOTH;
     PQclear(result);
   }
   return rc;
@@ -113,12 +121,24 @@ static bool is_name(const char *name) {
 int replication_start(Replication *r, const char *slot, const char *publication) {
   if (!is_name(slot) || !is_name(publication))
     return E_FIELD;
-  TRY(run(r, FIXED_FORMS));
+  TRY(run(r, FIXED_FORMS, NULL));
   char command[256];
   snprintf(command, sizeof(command),
            "START_REPLICATION SLOT \"%s\" LOGICAL 0/0 (proto_version '1', publication_names '\"%s\"')", slot,
            publication);
-  return run(r, command);
+  return run(r, command, NULL);
+}
+
+int replication_known_since(Replication *r, const char *publication, uint64_t *ret_lsn) {
+  if (!is_name(publication))
+    return E_FIELD;
+  char query[256];
+  snprintf(query, sizeof(query),
+           "SELECT pg_current_wal_flush_lsn() - '0/0'::pg_lsn FROM pg_publication WHERE pubname = '%s'", publication);
+  uint64_t lsn = 0;
+  TRY(run(r, query, &lsn));
+  *ret_lsn = lsn;
+  return E_OK;
 }
 
 /* The server ended the stream; its reason comes as the last result. */

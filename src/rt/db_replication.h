@@ -14,6 +14,9 @@ MUST_CHECK int replication_open(const char *dsn, const char *application_name, R
  * letters, digits and _ (else E_FIELD). E_BUSY: somebody else reads the slot. E_NOT_FOUND: no such slot.
  * E_UNAVAILABLE: anything else, see replication_error. */
 MUST_CHECK int replication_start(Replication *r, const char *slot, const char *publication);
+/* Before the start: the end of the WAL, where the publication is known. 0: there is no such publication.
+ * E_UNAVAILABLE, E_CANCELED. */
+MUST_CHECK int replication_known_since(Replication *r, const char *publication, uint64_t *ret_lsn);
 /* 1: *ret is the next message, valid until the next call. 0: none came until the deadline or until the fiber was
  * woken. E_NOT_FOUND: the publication was not there yet when that was written. E_UNAVAILABLE: the stream ended.
  * E_CANCELED. */

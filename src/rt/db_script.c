@@ -1,13 +1,17 @@
 /* Blocking scripts over libpq. */
 #include "rt/db_script.h"
 
+#include "rt/loop.h"
 #include "rt/pq.h"
 
+#include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct DbScript {
   PGconn *pq;
+  char sqlstate[6]; /* of the last run; empty: it succeeded, or the connection is gone */
 };
 
 static void keep_error(Arena *arena, PGconn *pq, Str *error) {
@@ -22,9 +26,10 @@ static void no_notice(void *arg, const char *message) {
   (void)message; /* "already exists, skipping" is what idempotent scripts expect */
 }
 
-static int open_as(const char *dsn, const char *database, Arena *arena, DbScript **ret, Str *error) {
-  const char *keys[] = {"dbname", "application_name", "client_encoding", database ? "dbname" : NULL, NULL};
-  const char *values[] = {dsn, "skald", "UTF8", database, NULL};
+/* key, unless it is NULL, is a parameter of libpq that goes before the one in the dsn. */
+static int open_with(const char *dsn, const char *key, const char *value, Arena *arena, DbScript **ret, Str *error) {
+  const char *keys[] = {"dbname", "application_name", "client_encoding", key, NULL};
+  const char *values[] = {dsn, "skald", "UTF8", value, NULL};
   PGconn *pq = PQconnectdbParams(keys, values, 1);
   if (PQstatus(pq) != CONNECTION_OK) {
     keep_error(arena, pq, error);
@@ -40,7 +45,11 @@ static int open_as(const char *dsn, const char *database, Arena *arena, DbScript
 }
 
 int db_script_open(const char *dsn, Arena *arena, DbScript **ret, Str *error) {
-  return open_as(dsn, NULL, arena, ret, error);
+  return open_with(dsn, NULL, NULL, arena, ret, error);
+}
+
+int db_script_open_replication(const char *dsn, Arena *arena, DbScript **ret, Str *error) {
+  return open_with(dsn, "replication", "database", arena, ret, error);
 }
 
 static void keep_rows(const PGresult *res, Arena *arena, DbResult *r) {
@@ -56,16 +65,57 @@ static void keep_rows(const PGresult *res, Arena *arena, DbResult *r) {
   }
 }
 
-int db_script_run(DbScript *s, const char *sql, Arena *arena, DbResult *last, Str *error) {
-  PGresult *res = PQexec(s->pq, sql);
+static int take_result(DbScript *s, PGresult *res, Arena *arena, DbResult *last, Str *error) {
   ExecStatusType status = PQresultStatus(res);
   bool ok = status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK;
+  const char *sqlstate = ok ? NULL : PQresultErrorField(res, PG_DIAG_SQLSTATE);
+  snprintf(s->sqlstate, sizeof(s->sqlstate), "%s", sqlstate ? sqlstate : "");
   if (!ok)
     keep_error(arena, s->pq, error);
   else if (last)
     keep_rows(res, arena, last);
   PQclear(res);
   return ok ? 0 : E_INTERNAL;
+}
+
+int db_script_run(DbScript *s, const char *sql, Arena *arena, DbResult *last, Str *error) {
+  return take_result(s, PQexec(s->pq, sql), arena, last, error);
+}
+
+/* An error ends the waiting too: the result tells it. */
+static bool is_answered(PGconn *pq, int64_t deadline_us) {
+  struct pollfd socket = {.fd = PQsocket(pq), .events = POLLIN};
+  while (PQisBusy(pq)) {
+    int64_t left_us = deadline_us - loop_now_us();
+    if (left_us <= 0)
+      return false;
+    poll(&socket, 1, (int)(left_us / 1000) + 1);
+    if (!PQconsumeInput(pq))
+      return true;
+  }
+  return true;
+}
+
+static void cancel(PGconn *pq) {
+  char ignored[256]; /* the command's own result tells whether it was canceled */
+  PGcancel *handle = PQgetCancel(pq);
+  PQcancel(handle, ignored, sizeof(ignored));
+  PQfreeCancel(handle);
+}
+
+int db_script_run_within(DbScript *s, const char *command, int64_t timeout_us, Arena *arena, Str *error) {
+  PGresult *last = NULL;
+  if (PQsendQuery(s->pq, command) && !is_answered(s->pq, loop_now_us() + timeout_us))
+    cancel(s->pq);
+  for (PGresult *res; (res = PQgetResult(s->pq));) {
+    PQclear(last);
+    last = res;
+  }
+  return take_result(s, last, arena, NULL, error);
+}
+
+bool db_script_failed_by(const DbScript *s, const char *sqlstate) {
+  return !strcmp(s->sqlstate, sqlstate);
 }
 
 static Str database_of(Arena *arena, const char *dsn) {
@@ -85,7 +135,7 @@ int db_script_create_database(const char *dsn, Arena *arena, Str *error) {
     *error = STR("the connection string names no database");
     return E_FIELD;
   }
-  TRY(open_as(dsn, "postgres", arena, &s, error));
+  TRY(open_with(dsn, "dbname", "postgres", arena, &s, error));
   char *quoted = PQescapeIdentifier(s->pq, name.p, name.n);
   Str sql = arena_printf(arena, "CREATE DATABASE %s", quoted ? quoted : "");
   PQfreemem(quoted);

@@ -2,16 +2,22 @@
 #include "rt/migrate.h"
 
 #include "rt/db_script.h"
+#include "rt/loop.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define LOCK "SELECT pg_advisory_lock(7236873)" /* any number, the same for all of us */
+/* Whoever comes behind one that waits for a lock waits too. So a migration gives up before the services' statements do,
+ * and lets pass what has gathered. */
+#define BRIEF_LOCKS "SET LOCAL lock_timeout = '1s'"
+#define LET_PASS    "SELECT pg_sleep(1)"
 
 typedef struct Migration {
   Arena *arena;
   DbScript *script;
   const ServiceDef *def;
+  int64_t patience_us;
   int applied;
   Str error;
 } Migration;
@@ -41,19 +47,59 @@ static int is_applied(Migration *m, const char *module, int version, bool *ret) 
   return 0;
 }
 
+/* Of the others that have locks on the service's tables, the one whose transaction is oldest. */
+static int find_holder(Migration *m, Str *ret) {
+  Str sql =
+      arena_printf(m->arena,
+                   "SELECT concat_ws(', ', 'process ' || a.pid, 'role ' || a.usename, nullif(a.application_name, ''), "
+                   "a.state, 'its transaction began ' || date_trunc('second', a.xact_start)) FROM pg_locks l "
+                   "JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace "
+                   "JOIN pg_stat_activity a ON a.pid = l.pid AND a.datname = current_database() "
+                   "WHERE l.granted AND l.pid <> pg_backend_pid() AND n.nspname = '%s' ORDER BY a.xact_start LIMIT 1",
+                   m->def->schema);
+  DbResult found;
+  TRY(db_script_run(m->script, sql.p, m->arena, &found, &m->error));
+  *ret = found.rows > 0 ? db_cell(&found, 0, 0) : STR("nobody any more");
+  return 0;
+}
+
+/* Behind a try that got no lock. *deadline_us is 0 behind the first one. */
+static int wait_for_locks(Migration *m, int version, int64_t *deadline_us) {
+  Str holder;
+  TRY(db_script_run(m->script, "ROLLBACK", m->arena, NULL, &m->error));
+  TRY(find_holder(m, &holder));
+  if (*deadline_us == 0) {
+    *deadline_us = loop_now_us() + m->patience_us;
+    fprintf(stderr, "skald: migration %d of %s gets no lock on its tables and tries again, for %lld s. Held by: %.*s\n",
+            version, m->def->name, (long long)(m->patience_us / 1000000), STR_FMT(holder));
+  }
+  if (loop_now_us() >= *deadline_us) {
+    m->error = arena_printf(m->arena,
+                            "migration %d got no lock on its tables and has changed nothing. Held by: %.*s. Let that "
+                            "end, or end it with pg_terminate_backend, and migrate again",
+                            version, STR_FMT(holder));
+    return E_TIMEOUT;
+  }
+  return db_script_run(m->script, LET_PASS, m->arena, NULL, &m->error);
+}
+
 static int apply(Migration *m, const char *module, int version, Str sql) {
   bool applied;
   TRY(is_applied(m, module, version, &applied));
   if (applied)
     return 0;
   Str all = arena_printf(m->arena,
-                         "BEGIN; %s; INSERT INTO public.skald_migration (service, module, version) VALUES ('%s', '%s', "
-                         "%d); COMMIT",
+                         "BEGIN; " BRIEF_LOCKS "; %s; INSERT INTO public.skald_migration (service, module, version) "
+                         "VALUES ('%s', '%s', %d); COMMIT",
                          with_schema(m->arena, sql, m->def->schema).p, m->def->name, module, version);
-  int rc = db_script_run(m->script, all.p, m->arena, NULL, &m->error);
-  if (rc == 0)
-    m->applied++;
-  return rc;
+  int64_t deadline_us = 0;
+  for (int rc; (rc = db_script_run(m->script, all.p, m->arena, NULL, &m->error)) < 0;) {
+    if (!db_script_failed_by(m->script, DB_LOCK_NOT_AVAILABLE))
+      return rc;
+    TRY(wait_for_locks(m, version, &deadline_us));
+  }
+  m->applied++;
+  return 0;
 }
 
 /* Cuts the script at its headings and applies each part in order. */
@@ -101,9 +147,9 @@ static int open_or_create(Migration *m, const char *dsn) {
   return E_UNAVAILABLE;
 }
 
-int migrate_service(const ServiceDef *def, const char *dsn) {
+int migrate_service(const ServiceDef *def, const char *dsn, int64_t patience_us) {
   SCOPED_ARENA arena = arena_new();
-  Migration m = {.arena = arena, .def = def};
+  Migration m = {.arena = arena, .def = def, .patience_us = patience_us};
   int rc = open_or_create(&m, dsn);
   if (rc == 0)
     rc = apply_all(&m);

@@ -216,7 +216,9 @@ def test_a_saga_taken_over_goes_on_with_its_trace():
 
 
 def test_operations_older_than_the_publication_with_traces_are_not_lost():
-    """An upgrade: the slot still holds what was written before the publication was made."""
+    """An upgrade: the slot still holds what was written before the publication was made. Once that is read, the
+    publication is."""
+    again = "publication billing_pub_traced is read again"
     with opened(OneShop(**DEBUG)) as shop:
         user = new_user(shop)
         shop.settle()
@@ -228,12 +230,16 @@ def test_operations_older_than_the_publication_with_traces_are_not_lost():
         shop.execute("billing", "CREATE PUBLICATION billing_pub_traced FOR TABLE billing.history_billings WITH "
                      "(publish = 'insert')")
         shop.start()
-        assert refill(shop, user["billingId"], "4")
+        wait_for("the publication to be read again", lambda: again in shop.server.text())
+        trace, span = new_trace()
+        assert refill(shop, user["billingId"], "4", traceparent=header(trace, span))
+        assert noted(shop, trace)
         shop.assert_sound()
         assert len(ok(shop.get(f"/notification/notification/{user['id']}"))) == 3
         # PostgreSQL 15 to 17 end the stream there, later ones warn and would pass over what was written.
         assert re.search(r'publication "billing_pub_traced" does not exist|skipped loading publication "billing_pub_traced"',
                          shop.server.text().replace('\\"', '"'))
+        assert shop.server.text().count(again) == 1
         shop.stop()
 
 

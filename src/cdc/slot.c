@@ -1,0 +1,142 @@
+/* Making the replication slot. The server shows a slot from the moment somebody begins to make it, but it keeps events
+ * only from when its confirmed position is set: until then it counts as not there. */
+#include "cdc/slot.h"
+
+#include "rt/db_script.h"
+#include "rt/loop.h"
+
+#include <stdio.h>
+
+#define PAUSE    "SELECT pg_sleep(0.2)"
+#define ALTER_US 5000000
+
+typedef struct SlotMigration {
+  Arena *arena;
+  DbScript *db;
+  const char *dsn, *slot;
+  int64_t patience_us;
+  int64_t deadline_us; /* 0: nobody was waited for yet */
+  Str error;
+} SlotMigration;
+
+typedef struct SlotState {
+  bool exists, ready;
+  bool stays_behind; /* when a standby takes over; it need not */
+  Str user;          /* process id of who makes or reads it */
+} SlotState;
+
+static int check_slot(SlotMigration *m, const DbResult *found) {
+  Str database = db_cell(found, 0, 0), level = db_cell(found, 0, 2);
+  if (database.p && !str_eq(db_cell(found, 0, 1), STR("t"))) {
+    m->error = arena_printf(m->arena, "the replication slot %s belongs to database %.*s or to another plugin", m->slot,
+                            STR_FMT(database));
+    return E_CONFLICT;
+  }
+  if (!database.p && !str_eq(level, STR("logical"))) {
+    m->error = arena_printf(m->arena,
+                            "PostgreSQL runs with wal_level=%.*s, and change events need logical: "
+                            "ALTER SYSTEM SET wal_level = 'logical', then restart the server",
+                            STR_FMT(level));
+    return E_CONFLICT;
+  }
+  return E_OK;
+}
+
+/* The column failover is there from PostgreSQL 17 on. */
+static int find_slot(SlotMigration *m, SlotState *ret) {
+  DbResult found;
+  Str sql =
+      arena_printf(m->arena,
+                   "SELECT s.database, s.database = current_database() AND s.plugin IN ('pgoutput', ''), l.level, "
+                   "s.confirmed_flush_lsn IS NOT NULL, to_jsonb(s) ->> 'failover' = 'false', s.active_pid "
+                   "FROM (SELECT current_setting('wal_level')) AS l(level) LEFT JOIN pg_replication_slots s "
+                   "ON s.slot_name = '%s'",
+                   m->slot);
+  TRY(db_script_run(m->db, sql.p, m->arena, &found, &m->error));
+  TRY(check_slot(m, &found));
+  *ret = (SlotState){.exists = db_cell(&found, 0, 0).p != NULL,
+                     .ready = str_eq(db_cell(&found, 0, 3), STR("t")),
+                     .stays_behind = str_eq(db_cell(&found, 0, 4), STR("t")),
+                     .user = db_cell(&found, 0, 5)};
+  return E_OK;
+}
+
+static int wait_for_maker(SlotMigration *m, Str maker) {
+  if (m->deadline_us == 0) {
+    m->deadline_us = loop_now_us() + m->patience_us;
+    fprintf(stderr, "skald: process %.*s is making the replication slot %s; waiting until it is ready, for %lld s\n",
+            STR_FMT(maker), m->slot, (long long)(m->patience_us / 1000000));
+  }
+  if (loop_now_us() >= m->deadline_us) {
+    m->error = arena_printf(m->arena,
+                            "process %.*s is still making the slot %s, which takes until every transaction has ended "
+                            "that was open: pg_stat_activity shows them. Migrate again then",
+                            STR_FMT(maker), m->slot);
+    return E_TIMEOUT;
+  }
+  return db_script_run(m->db, PAUSE, m->arena, NULL, &m->error);
+}
+
+/* A slot is altered over a replication connection; the command waits for its reader to end. */
+static int alter_slot(SlotMigration *m) {
+  DbScript *db = NULL;
+  Str command = arena_printf(m->arena, "ALTER_REPLICATION_SLOT \"%s\" (FAILOVER true)", m->slot);
+  TRY(db_script_open_replication(m->dsn, m->arena, &db, &m->error));
+  int rc = db_script_run_within(db, command.p, ALTER_US, m->arena, &m->error);
+  db_script_close(db);
+  return rc;
+}
+
+/* No event depends on it, so where it cannot be done one is told and goes on. */
+static void take_along(SlotMigration *m, Str reader) {
+  int rc = E_BUSY;
+  if (reader.p)
+    m->error = arena_printf(m->arena, "process %.*s reads it", STR_FMT(reader));
+  else
+    rc = alter_slot(m);
+  if (rc == E_OK)
+    printf("the replication slot %s goes along to a standby that takes over\n", m->slot);
+  else
+    fprintf(stderr,
+            "skald: the replication slot %s does not go along to a standby that takes over: %.*s. Where there is a "
+            "standby, migrate again while nobody reads the slot\n",
+            m->slot, STR_FMT(m->error));
+}
+
+/* From PostgreSQL 17 on it goes along to a standby, if it is told to. */
+static int create_slot(SlotMigration *m) {
+  Str sql = arena_printf(m->arena,
+                         "DO $$ BEGIN IF current_setting('server_version_num')::int >= 170000 THEN "
+                         "PERFORM pg_create_logical_replication_slot('%s', 'pgoutput', failover => true); ELSE "
+                         "PERFORM pg_create_logical_replication_slot('%s', 'pgoutput'); END IF; END $$",
+                         m->slot, m->slot);
+  return db_script_run(m->db, sql.p, m->arena, NULL, &m->error);
+}
+
+static int make_slot(SlotMigration *m) {
+  for (;;) {
+    SlotState slot;
+    TRY(find_slot(m, &slot));
+    if (slot.ready && slot.stays_behind)
+      take_along(m, slot.user);
+    if (slot.ready)
+      return E_OK;
+    int rc = slot.exists ? wait_for_maker(m, slot.user) : create_slot(m);
+    if (rc == E_OK && !slot.exists)
+      return E_OK;
+    if (rc < 0 && !db_script_failed_by(m->db, DB_DUPLICATE_OBJECT)) /* else another process was quicker */
+      return rc;
+  }
+}
+
+int slot_migrate(const char *dsn, const char *slot, int64_t patience_us) {
+  SCOPED_ARENA arena = arena_new();
+  SlotMigration m = {.arena = arena, .dsn = dsn, .slot = slot, .patience_us = patience_us};
+  int rc = db_script_open(dsn, arena, &m.db, &m.error);
+  if (rc == E_OK)
+    rc = make_slot(&m);
+  db_script_close(m.db);
+  if (rc < 0)
+    fprintf(stderr, "skald: no replication slot for Billing's events: %.*s\n", STR_FMT(m.error));
+  return rc;
+}

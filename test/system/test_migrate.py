@@ -1,0 +1,225 @@
+"""`skald migrate` beside others: readers that hold locks, and other processes that make the replication slot."""
+
+import contextlib
+import subprocess
+import threading
+
+import psycopg2
+import psycopg2.extras
+import pytest
+
+from harness.cluster import Cluster
+from harness.server import SKALD, SLOWER, environment
+from harness.wait import wait_for
+
+SLOT = "billing_cdc"
+END_SECONDS = 30 * SLOWER
+STATEMENT_SECONDS = 5 * SLOWER
+# As version 1 left Billing's tables; the second migration alters a table that everybody uses.
+WITHOUT_TRACES = """DROP PUBLICATION billing_pub_traced;
+                    ALTER PUBLICATION billing_pub SET TABLE billing.history_billings;
+                    ALTER TABLE billing.history_billings DROP COLUMN traceparent;
+                    DELETE FROM public.skald_migration WHERE service = 'billing' AND module = 'service' AND version = 2"""
+HAS_TRACES = """SELECT EXISTS (SELECT 1 FROM information_schema.columns WHERE table_name = 'history_billings'
+                AND column_name = 'traceparent') AND EXISTS (SELECT 1 FROM pg_publication WHERE pubname = 'billing_pub_traced')"""
+
+
+class Migration:
+    """`skald migrate billing`, running."""
+
+    def __init__(self, cluster, **settings):
+        self.process = subprocess.Popen(
+            [SKALD, "migrate", "billing"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, env=environment(DATABASE_URL=cluster.url(), **settings))
+        self.said = ""
+        self.listener = threading.Thread(target=self.listen)
+        self.listener.start()
+
+    def listen(self):
+        for line in self.process.stderr:
+            self.said += line
+
+    def running(self):
+        return self.process.poll() is None
+
+    def wait_said(self, text):
+        wait_for(f"'{text}'", lambda: text in self.said or not self.listener.is_alive(), END_SECONDS)
+        assert text in self.said, self.said
+
+    def end(self):
+        """The exit status."""
+        status = self.process.wait(END_SECONDS)
+        self.listener.join()
+        return status
+
+    def close(self):
+        self.process.kill()
+        self.end()
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+
+@pytest.fixture
+def cluster():
+    one = Cluster()
+    try:
+        one.start()
+        yield one
+    finally:
+        one.remove()
+
+
+@pytest.fixture
+def started(cluster):
+    with contextlib.ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(contextlib.closing(Migration(cluster, **settings)))
+
+
+def run(cluster, sql, *values):
+    with contextlib.closing(cluster.connect()) as db, db.cursor() as cursor:
+        cursor.execute(sql, values)
+        return cursor.fetchall() if cursor.description else []
+
+
+@contextlib.contextmanager
+def transaction(cluster, sql):
+    """One that is left open."""
+    with contextlib.closing(psycopg2.connect(cluster.url(), application_name="long reader")) as db:
+        with db.cursor() as cursor:
+            cursor.execute(sql)
+        yield db
+
+
+def migrated(started):
+    first = started()
+    assert first.end() == 0, first.said
+
+
+# ---- locks ----
+
+def test_reader_that_takes_long_holds_up_the_migration_and_nobody_else(cluster, started):
+    migrated(started)
+    run(cluster, WITHOUT_TRACES)
+    with transaction(cluster, "SELECT count(*) FROM billing.history_billings") as reader:
+        migration = started()
+        migration.wait_said("migration 2 of billing gets no lock on its tables and tries again, for 60 s")
+        assert "long reader, idle in transaction" in migration.said
+        for _ in range(20):
+            run(cluster, f"SET statement_timeout = '{STATEMENT_SECONDS}s'; "
+                "INSERT INTO billing.history_billings (id) VALUES (gen_random_uuid())")
+        assert migration.running() and run(cluster, HAS_TRACES) == [(False,)]
+        reader.rollback()
+        assert migration.end() == 0, migration.said
+    assert run(cluster, HAS_TRACES) == [(True,)]
+    assert run(cluster, "SELECT count(*) FROM billing.history_billings") == [(20,)]
+
+
+def test_patience_with_a_reader_has_an_end(cluster, started):
+    migrated(started)
+    run(cluster, WITHOUT_TRACES)
+    with transaction(cluster, "SELECT count(*) FROM billing.history_billings"):
+        migration = started(MIGRATE_TIMEOUT="1s")
+        assert migration.end() == 1
+    assert "migration 2 got no lock on its tables and has changed nothing" in migration.said
+    assert "long reader, idle in transaction" in migration.said
+    assert run(cluster, HAS_TRACES) == [(False,)]
+    migrated(started)
+    assert run(cluster, HAS_TRACES) == [(True,)]
+
+
+# ---- the slot ----
+
+def slot(cluster):
+    """Whether it is ready, and who uses it. None: it is not there."""
+    found = run(cluster, "SELECT confirmed_flush_lsn IS NOT NULL, active_pid FROM pg_replication_slots WHERE slot_name = %s",
+                SLOT)
+    return found[0] if found else None
+
+
+@contextlib.contextmanager
+def slot_held_up(cluster, started):
+    """A slot is being made for as long as a transaction is open that has written: both."""
+    migrated(started)
+    run(cluster, "SELECT pg_drop_replication_slot(%s)", SLOT)
+    with transaction(cluster, "SELECT pg_current_xact_id()") as writer:
+        maker = started()
+        wait_for("the slot to be begun", lambda: slot(cluster), END_SECONDS)
+        assert slot(cluster)[0] is False
+        yield maker, writer
+
+
+def test_slot_that_another_makes_is_waited_for(cluster, started):
+    with slot_held_up(cluster, started) as (maker, writer):
+        other = started()
+        other.wait_said(f"process {slot(cluster)[1]} is making the replication slot {SLOT}; waiting until it is ready")
+        assert other.running() and slot(cluster)[0] is False
+        writer.rollback()
+        assert (maker.end(), other.end()) == (0, 0), maker.said + other.said
+    assert slot(cluster) == (True, None)
+
+
+def test_slot_is_made_when_its_maker_is_gone(cluster, started):
+    with slot_held_up(cluster, started) as (maker, writer):
+        first = slot(cluster)[1]
+        other = started()
+        other.wait_said("is making the replication slot")
+        run(cluster, "SELECT pg_terminate_backend(%s)", first)
+        assert maker.end() == 1
+        wait_for("the other to make it", lambda: slot(cluster) and slot(cluster)[1] not in (None, first), END_SECONDS)
+        writer.rollback()
+        assert other.end() == 0, other.said
+    assert slot(cluster) == (True, None)
+
+
+def test_patience_with_a_maker_has_an_end(cluster, started):
+    with slot_held_up(cluster, started) as (maker, writer):
+        other = started(MIGRATE_TIMEOUT="1s")
+        assert other.end() == 1
+        assert f"is still making the slot {SLOT}" in other.said
+        writer.rollback()
+        assert maker.end() == 0, maker.said
+
+
+# ---- a slot of a time before slots went along to standbys ----
+
+@pytest.fixture
+def old_slot(cluster, started):
+    if run(cluster, "SELECT current_setting('server_version_num')::int < 170000") == [(True,)]:
+        pytest.skip("slots go along to standbys from PostgreSQL 17 on")
+    migrated(started)
+    run(cluster, "SELECT pg_drop_replication_slot(%s)", SLOT)
+    run(cluster, "SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", SLOT)
+    assert not goes_along(cluster)
+
+
+def goes_along(cluster):
+    return run(cluster, "SELECT failover FROM pg_replication_slots WHERE slot_name = %s", SLOT) == [(True,)]
+
+
+def test_new_slot_goes_along_to_a_standby(cluster, started, old_slot):
+    run(cluster, "SELECT pg_drop_replication_slot(%s)", SLOT)
+    migrated(started)
+    assert goes_along(cluster)
+
+
+def test_old_slot_goes_along_to_a_standby(cluster, started, old_slot):
+    position = run(cluster, "SELECT confirmed_flush_lsn::text FROM pg_replication_slots")
+    migration = started()
+    assert migration.end() == 0 and migration.said == ""
+    assert goes_along(cluster)
+    assert run(cluster, "SELECT confirmed_flush_lsn::text FROM pg_replication_slots") == position
+
+
+def test_old_slot_that_is_read_is_told_of(cluster, started, old_slot):
+    with contextlib.closing(psycopg2.connect(
+            cluster.url(), connection_factory=psycopg2.extras.LogicalReplicationConnection)) as reader:
+        reader.cursor().start_replication(SLOT, decode=False,
+                                          options={"proto_version": "1", "publication_names": "billing_pub"})
+        migration = started()
+        assert migration.end() == 0
+        assert f"the replication slot {SLOT} does not go along to a standby that takes over" in migration.said
+        assert f"process {slot(cluster)[1]} reads it" in migration.said
+        assert not goes_along(cluster)
+    wait_for("the slot to be free", lambda: slot(cluster) == (True, None), END_SECONDS)
+    migrated(started)
+    assert goes_along(cluster)
