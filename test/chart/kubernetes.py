@@ -1,6 +1,6 @@
-"""The programs that the chart is tested with: Helm 3 and 4, kubectl, and a Kubernetes API server with its etcd and
-controllers. All are built from their sources as Go modules, at the versions pinned here and in go.mod, once for each
-pin, into .cache/kubernetes/. The first build takes long."""
+"""The programs that the chart is tested with: Helm 3 and 4, kubectl, a Kubernetes API server with its etcd and
+controllers, and what a node runs. All are built from their sources as Go modules, at the versions pinned here and in
+go.mod, once for each pin, into .cache/kubernetes/. The first build takes long."""
 
 import fcntl
 import hashlib
@@ -22,6 +22,9 @@ PACKAGES = {
     "kubectl": "k8s.io/kubernetes/cmd/kubectl",
     "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
     "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+    "kube-proxy": "k8s.io/kubernetes/cmd/kube-proxy",
+    "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
+    "kubelet": "k8s.io/kubernetes/cmd/kubelet",
     "etcd": "go.etcd.io/etcd/server/v3",
 }
 
@@ -30,10 +33,10 @@ class Failure(Exception):
     """What is told to the user; no traceback helps with it."""
 
 
-def go(*arguments, **environment):
+def go(*arguments, folder=HERE, **environment):
     """What the go command prints."""
-    done = subprocess.run(["go", *map(str, arguments)], cwd=HERE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-                          env=os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "", "CGO_ENABLED": "0"} | environment)
+    done = subprocess.run(["go", *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          text=True, env=os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "", "CGO_ENABLED": "0"} | environment)
     if done.returncode:
         raise Failure(f"{done.stdout}go {arguments[0]} failed; the reason stands above.")
     return done.stdout

@@ -52,6 +52,16 @@ class Cluster:
         self.stop()
         self.start()
 
+    def listen(self, address, subnet, password):
+        """It also takes the password from this network, at this address of this machine."""
+        with contextlib.closing(self.connect()) as db, db.cursor() as cursor:
+            cursor.execute("ALTER ROLE skald PASSWORD %s", (password,))
+            cursor.execute("ALTER SYSTEM SET listen_addresses = %s", (address,))
+        with open(self.dir / "data/pg_hba.conf", "a") as rules:
+            rules.write(f"host all all {subnet} scram-sha-256\n")
+        self.stop()
+        self.start()
+
     def processes(self):
         data = str(self.dir.resolve() / "data")
         found = []

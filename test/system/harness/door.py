@@ -19,25 +19,29 @@ defaults
   timeout connect 2s
   timeout client 60s
   timeout server 60s
-  timeout check 500ms
-  option httpchk GET /readyz
-  default-server check inter 200ms fall 1 rise 1
-frontend shop
+{checks}frontend shop
   bind 127.0.0.1:{port}
   use_backend %[path,field(2,/)] if {{ path,field(2,/) -m str {names} }}
   default_backend order
 """
+CHECKS = """\
+  timeout check 500ms
+  option httpchk GET /readyz
+  default-server check inter 200ms fall 1 rise 1
+"""
 
 
 class Door:
-    """places: for each service the addresses that its containers may have. inside: where other containers reach it."""
+    """places: for each service the addresses that its containers may have. inside: where other containers reach it.
+    checked: it finds out itself who is ready."""
 
-    def __init__(self, places, inside):
+    def __init__(self, places, inside="127.0.0.1", checked=True):
         self.folder = tempfile.TemporaryDirectory(prefix="skald-door-")
         self.port = free_port()
         self.inside = {name: f"{inside}:{free_port()}" for name in places}
         config = pathlib.Path(self.folder.name) / "haproxy.cfg"
-        config.write_text(CONFIG.format(folder=self.folder.name, port=self.port, names=" ".join(places))
+        config.write_text(CONFIG.format(folder=self.folder.name, port=self.port, names=" ".join(places),
+                                        checks=CHECKS if checked else "")
                           + "".join(self.backend(name, places[name]) for name in places))
         self.log = open(pathlib.Path(self.folder.name) / "log", "w+")
         self.process = subprocess.Popen(["haproxy", "-db", "-f", config], stdin=subprocess.DEVNULL, stdout=self.log,

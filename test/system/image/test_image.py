@@ -1,19 +1,15 @@
 """The image: what is in it, and the shop served by it, a container for each service, as a cluster would run it."""
 
-import concurrent.futures
-import contextlib
 import itertools
 import socket
 import tarfile
-import threading
 
 import pytest
 
 from harness import docker as engine
-from harness.check import ok
+from harness.customers import Customers
 from harness.docker import CONFINED, PORT, UID, Container, Network, docker, environment, inspect
 from harness.door import Door
-from harness.goods import line, new_account, new_user, saga, set_stock, stock, wallet
 from harness.shop import SERVICES, Shop, opened
 from test_newman import COLLECTIONS, place, run
 
@@ -97,22 +93,12 @@ class ContainerShop(Shop):
     def prepare(self):
         self.network = Network()
         self.cluster.allow_connections()
-        self.listen()
+        self.cluster.listen(self.network.gateway, self.network.subnet, PASSWORD)
         for name in SERVICES:
             self.cluster.create_database(name)
         self.places = {name: [self.network.address(10 * (i + 1) + k) for k in range(REPLICAS + 1)]
                        for i, name in enumerate(SERVICES)}
         self.door = Door(self.places, self.network.gateway)
-
-    def listen(self):
-        """PostgreSQL also takes passwords from this network."""
-        with contextlib.closing(self.cluster.connect()) as db, db.cursor() as cursor:
-            cursor.execute("ALTER ROLE skald PASSWORD %s", (PASSWORD,))
-            cursor.execute("ALTER SYSTEM SET listen_addresses = %s", (self.network.gateway,))
-        with open(self.cluster.dir / "data/pg_hba.conf", "a") as rules:
-            rules.write(f"host all all {self.network.subnet} scram-sha-256\n")
-        self.cluster.stop()
-        self.cluster.start()
 
     def settings(self):
         urls = {}
@@ -231,76 +217,9 @@ def test_collection(boxes, tmp_path, collection):
     assert result["failures"] == [] and result["stats"]["assertions"]["total"] > 10
 
 
-class Load:
-    """Clients that order, register, pay and look without a pause, and never ask twice."""
-
-    def __init__(self, shop):
-        self.shop, self.ended = shop, threading.Event()
-        self.account, self.item = new_account(shop, 1000000), set_stock(shop, 1000000)
-        self.user = new_user(shop)
-        self.orders, self.accepted, self.refills, self.failed, self.done = [], [], [], [], itertools.count()
-        self.count = 0
-
-    def order(self):
-        answer = self.shop.post("/order/order/saga", saga([line(self.item, 1, 1)], account=self.account))
-        (self.orders if answer.status == 200 else self.accepted).append(answer)
-        return answer
-
-    def order_and_leave(self):
-        answer = self.shop.post("/order/order/saga", saga([line(self.item, 1, 1)], account=self.account),
-                                Prefer="respond-async")
-        self.accepted.append(answer)
-        return answer
-
-    def register(self):
-        return self.shop.post("/user/user", {"name": "Maksim", "email": "maksim@example.org"})
-
-    def refill(self):
-        answer = self.shop.put(f"/billing/billing/refill/{self.user['billingId']}/1")
-        self.refills.append(answer)
-        return answer
-
-    def look(self):
-        return self.shop.get(f"/notification/notification/{self.user['id']}?page_size=5")
-
-    def work(self):
-        actions = (self.order, self.order_and_leave, self.register, self.refill, self.look)
-        for action in itertools.cycle(actions):
-            if self.ended.is_set():
-                return
-            try:
-                answer = action()
-            except OSError as error:
-                self.failed.append((action.__name__, error))
-                continue
-            self.count = next(self.done) + 1
-            if answer.status not in (200, 202):
-                self.failed.append((action.__name__, answer))
-
-
 def test_rolling_update_under_load_fails_nobody(boxes):
-    load = Load(boxes)
-    with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
-        clients = [pool.submit(load.work) for _ in range(CLIENTS)]
-        try:
-            for name in SERVICES:
-                before = load.count
+    with Customers(boxes).going(CLIENTS) as customers:
+        for name in SERVICES:
+            with customers.served(f"{name}'s containers replaced"):
                 boxes.replace(name)
-                print(f"\n{name}: {load.count - before} requests while its containers were replaced", end="")
-                assert load.count - before > 20 or load.failed, "too few requests to prove anything"
-                assert not load.failed, (name, load.failed[:5])
-        finally:
-            load.ended.set()
-        for client in clients:
-            client.result()
-    print(f"\n{load.count} requests, {len(load.orders)} orders answered, {len(load.accepted)} accepted")
-    assert not load.failed, load.failed[:5]
-    assert all(ok(answer)[0]["status"] == "SUCCESS" for answer in load.orders)
-    boxes.settle()
-    for answer in load.accepted:
-        assert ok(boxes.get(answer.headers["location"]))["state"] == "SUCCEEDED"
-    count = len(load.orders) + len(load.accepted)
-    assert wallet(boxes, load.account) == 1000000 - count
-    assert stock(boxes, load.item) == (1000000 - count, count)
-    assert wallet(boxes, load.user["billingId"]) == len(load.refills)
-    boxes.assert_sound()
+    customers.check()
