@@ -8,12 +8,15 @@ import sys
 
 import kubernetes
 
-# The operators' Go modules, and where in them the definitions lie. CloudNativePG's is the newest that can be had as a
-# module; install.sh installs a later release, which still takes what this one takes.
+# The operators' Go modules, and where in them the definitions lie: of each chart that install.sh brings, by its prefix in
+# deploy/cluster/versions.sh, at the version that this chart installs (appVersion in its Chart.yaml). Of the Gateway API it
+# is the version in Envoy Gateway's chart, but without what is experimental, as other implementations have no more.
+CHARTS = {"cnpg": "0.29.0", "gateway": "v1.9.0", "monitoring": "88.5.3", "strimzi": "1.2.0"}
 MODULES = {
-    "github.com/cloudnative-pg/cloudnative-pg@v1.27.0": "config/crd/bases/*.yaml",
-    "sigs.k8s.io/gateway-api@v1.6.3": "config/crd/standard/gateway.networking.k8s.io_*s.yaml",
-    "github.com/prometheus-operator/prometheus-operator@v0.85.0": "example/prometheus-operator-crd/*.yaml",
+    "github.com/cloudnative-pg/cloudnative-pg@v1.30.0": "config/crd/bases/*.yaml",
+    "sigs.k8s.io/gateway-api@v1.6.1": "config/crd/standard/gateway.networking.k8s.io_*s.yaml",
+    "github.com/envoyproxy/gateway@v1.9.0": "charts/gateway-helm/charts/crds/crds/generated/*envoyproxies.yaml",
+    "github.com/prometheus-operator/prometheus-operator@v0.93.1": "example/prometheus-operator-crd/*.yaml",
 }
 STRIMZI = {"kafka.Kafka": "kafkas", "nodepool.KafkaNodePool": "kafkanodepools", "topic.KafkaTopic": "kafkatopics"}
 # Strimzi's generator needs Java 21. Where there is an older one, this one comes out of a Python package.

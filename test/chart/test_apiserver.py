@@ -3,6 +3,8 @@
 import json
 
 import pytest
+
+import kubernetes
 from conftest import CHART, FLAVOURS, INSTALLED, PROFILES, SERVICES, helm, objects, pods, template
 
 NAMESPACE = "shop"
@@ -38,6 +40,12 @@ def check(kubectl, text):
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_flavour(kubectl, profile, flavour):
     assert check(kubectl, template("helm4", profile, flavour)) == len(objects(profile, flavour))
+
+
+@pytest.mark.parametrize("file", ["gateway-class.yaml", "gateway-cloud.yaml", "gateway-minikube.yaml"])
+def test_gateway_beside_the_chart(kubectl, file):
+    text = (kubernetes.ROOT / "deploy/cluster" / file).read_text()
+    assert check(kubectl, text.replace("namespace: envoy-gateway-system", f"namespace: {NAMESPACE}")) == 1
 
 
 @pytest.mark.parametrize("profile,events,parts", INSTALLED)

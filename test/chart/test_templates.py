@@ -137,6 +137,15 @@ def skald_settings():
     return found - {"VARIABLE"}
 
 
+def test_definitions_are_those_of_the_charts_that_are_installed():
+    """Who changes a chart's version looks up what it installs, and changes the module in definitions.py with it."""
+    import definitions
+
+    pinned = dict(re.findall(r"^(\w+)_version=(\S+)$", (kubernetes.ROOT / "deploy/cluster/versions.sh").read_text(), re.M))
+    assert {name: pinned[name] for name in definitions.CHARTS} == definitions.CHARTS
+    assert f"<strimzi.version>{pinned['strimzi']}<" in (kubernetes.HERE / "strimzi/pom.xml").read_text()
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_nothing_floats(profile, flavour):
