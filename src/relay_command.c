@@ -101,7 +101,7 @@ static void end(void *arg) {
   int64_t now_us = loop_now_us(), deadline_us = now_us + state.process->drain_us;
   http_server_drain(now_us, deadline_us);
   Relay *relay = state.relay;
-  state.relay = NULL; /* connections that are kept alive still ask */
+  state.relay = NULL; /* what the drain had no time for still asks */
   relay_close(relay, deadline_us, deadline_us + SERVICE_RELEASE_US);
   log_drain();
   loop_stop();

@@ -96,7 +96,7 @@ def test_every_line_of_all_seven_services_is_a_documented_record(form):
     assert seen >= set(known) - {"error_code", "error.code"}, set(known) - seen
 
 
-@pytest.mark.parametrize("method", ["BREW", "B" * 7000])
+@pytest.mark.parametrize("method", ["BREW", "B" * 7000], ids=len)
 def test_a_method_that_nobody_knows_is_not_repeated(method):
     with opened(OneShop(LOG_FORMAT="logstash", LOG_LEVEL="debug")) as shop:
         assert shop.request(method, "/payment/payment").status == 405

@@ -150,7 +150,7 @@ def not_ready(shop):
 
 def test_a_kept_connection_begins_nothing_once_the_end_has_begun():
     """While what was begun is still being finished."""
-    with opened(OneShop(WORKERS=1, DRAIN_TIMEOUT=f"{DRAIN_SECONDS}s")) as one:
+    with opened(OneShop(WORKERS=1, DRAIN_TIMEOUT="30s")) as one:
         account, other = new_account(one, 100), new_account(one, 100)
         with one.connect() as kept:
             kept.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")

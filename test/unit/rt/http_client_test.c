@@ -336,7 +336,7 @@ static void sent_trace(void) {
   EXPECT(strstr(arena_cstr(a, reply.body),
                 "\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n") != NULL);
   EXPECT(strstr(arena_cstr(a, reply.body), "tracestate") == NULL);
-  strcpy(context->tracestate, "rojo=00f067aa0ba902b7 , congo=t61");
+  snprintf(context->tracestate, TRACESTATE_TEXT, "rojo=00f067aa0ba902b7 , congo=t61");
   EXPECT_INT(http_client_call(server.url, &r, &reply), 0);
   EXPECT(strstr(arena_cstr(a, reply.body), "\r\ntracestate: rojo=00f067aa0ba902b7 , congo=t61\r\n") != NULL);
   r.headers[r.header_count++] = (HttpHeader){STR("traceparent"), STR("given")};
