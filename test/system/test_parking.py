@@ -330,3 +330,18 @@ def test_audit_names_them(seven):
         settle(seven, order)
     seven.settle()
     assert seven.audit().stdout.endswith("checked: clean\n")
+
+
+def test_process_that_ends_keeps_nothing(seven):
+    """Not even a saga that it took over and cannot read."""
+    server = seven.servers["order"]
+    seven.execute("order", 'INSERT INTO "order".saga (id, type, state, owner, due_at, input) VALUES '
+                  "(gen_random_uuid(), 'unheard-of', 'RUNNING', '', clock_timestamp(), '{}')")
+    mine = "SELECT owner <> '' FROM \"order\".saga WHERE type = 'unheard-of'"
+    try:
+        wait_for("the takeover", lambda: seven.value("order", mine), 20 * SLOWER)
+        server.stop()
+        assert not seven.value("order", mine)
+    finally:
+        seven.execute("order", "DELETE FROM \"order\".saga WHERE type = 'unheard-of'")
+    server.start()
