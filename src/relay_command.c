@@ -25,7 +25,7 @@
 
 static struct {
   const char *brokers, *prefix, *key_columns, *slot, *publication, *trace_column;
-  int64_t schemas, tombstones, truncates, heartbeat_us, decimals, in_flight_bytes;
+  int64_t schemas, tombstones, truncates, heartbeat_us, decimals, in_flight_bytes, refused_us;
 } conf;
 
 static struct {
@@ -62,6 +62,8 @@ const Option relay_options[] = {
      "how numeric is sent; Debezium's decimal.handling.mode", false},
     {"RELAY_IN_FLIGHT", OPTION_INT, &conf.in_flight_bytes, "16777216", 65536, 1073741824, NULL,
      "bytes that may wait for the broker; the rest stays in the WAL", false},
+    {"RELAY_REFUSED_DELAY", OPTION_MILLIS, &conf.refused_us, "60s", 0, 86400000, NULL,
+     "how long its metrics go on telling that it met what it cannot publish, before it ends with status 1", false},
     {0},
 };
 
@@ -115,10 +117,18 @@ static void on_terminate(void) {
     loop_stop();
 }
 
+/* Nobody could see a metric of a process that is gone. */
+static void end_refused(void *arg) {
+  (void)arg;
+  if (fiber_sleep(conf.refused_us) == E_OK)
+    on_terminate();
+}
+
 static void on_refused(void *arg) {
   (void)arg;
   state.status = 1;
-  on_terminate();
+  if (!fiber_start("refused", end_refused, NULL))
+    on_terminate();
 }
 
 static void flush_log(void *arg) {
@@ -157,7 +167,8 @@ static void start(void *arg) {
                            .idle_us = HTTP_US};
   if (http_server_start(&http) < 0) {
     LOG(ERROR, "relay", "cannot listen: %s", strerror(errno));
-    on_refused(NULL);
+    state.status = 1;
+    on_terminate();
     return;
   }
   LOG(INFO, "relay", "health and metrics on %s:%lld", p->host, (long long)p->port);

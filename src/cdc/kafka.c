@@ -703,8 +703,11 @@ static int produce_error(KafkaProducer *p, rd_kafka_resp_err_t code) {
   case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
     return E_TOO_LARGE;
   case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
-  case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
     return E_NOT_FOUND;
+  case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC: /* the library looks for it again after minutes, a new producer at once */
+    note_problem(&p->client, code, rd_kafka_err2str(code));
+    fail_from(p, p->progress.produced + 1);
+    return E_UNAVAILABLE;
   default:
     note_problem(&p->client, code, rd_kafka_err2str(code));
     return E_UNAVAILABLE;

@@ -56,7 +56,8 @@ typedef struct KafkaProgress {
  * identity; the caller then closes the producer and begins anew behind its last confirmed position. */
 KafkaProducer *kafka_producer_new(const KafkaProducerConfig *config);
 /* E_OK: taken. E_BUSY: the buffer is full, wait for progress. E_TOO_LARGE: no broker would take it. E_UNAVAILABLE: a
- * record has failed before. E_NOT_FOUND: there is no such partition. Never waits. */
+ * record has failed before, or this one has, since its topic is gone. E_NOT_FOUND: there is no such partition. Never
+ * waits. */
 MUST_CHECK int kafka_produce(KafkaProducer *p, const KafkaRecord *record);
 void kafka_producer_progress(const KafkaProducer *p, KafkaProgress *ret);
 Str kafka_producer_error(const KafkaProducer *p); /* the client library's last words; valid until the next wait */

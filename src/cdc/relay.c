@@ -299,18 +299,18 @@ static const StreamHandler handler = {.forget = forget_ends,
                                       .settled = take_settled,
                                       .ended = end_refused};
 
-/* Again and again until the catalog has answered. */
-static int check_tables(Relay *r) {
+/* Again and again until the catalog has answered, and where tables are wanted until there are some. */
+static int check_tables(Relay *r, const char *publication, bool wanted) {
   for (bool logged = false;; logged = true) {
     SCOPED_ARENA arena = arena_new();
     Str error = {0};
-    int rc = catalog_check(r->config.catalog, arena, r->config.publication, &r->config.style, &error);
+    int rc = catalog_check(r->config.catalog, arena, publication, &r->config.style, &error);
     if (rc == E_FIELD)
       return refuse(r, error);
-    if (rc == E_OK || rc == E_CANCELED)
-      return rc;
+    if (rc == E_OK || rc == E_CANCELED || (rc == E_NOT_FOUND && !wanted))
+      return rc == E_NOT_FOUND ? E_OK : rc;
     if (!logged && rc == E_NOT_FOUND)
-      LOG(WARN, "relay", "publication %s has no tables; waiting for them", r->config.publication);
+      LOG(WARN, "relay", "publication %s has no tables; waiting for them", publication);
     else if (!logged)
       LOG(WARN, "relay", "the publication's tables cannot be checked, trying again: %s", err_info(rc)->title);
     TRY(fiber_sleep(RETRY_US));
@@ -320,8 +320,10 @@ static int check_tables(Relay *r) {
 /* No type that cannot be sent is met in the middle of a transaction if it was there from the beginning. */
 static void start_stream(void *arg) {
   Relay *r = arg;
-  int rc = check_tables(r);
   const RelayConfig *c = &r->config;
+  int rc = check_tables(r, c->publication, true);
+  if (rc == E_OK && c->fallback)
+    rc = check_tables(r, c->fallback, false);
   if (rc == E_OK)
     r->stream = stream_new(&(StreamConfig){c->dsn, c->slot, c->publication, c->fallback, "relay"}, &handler, r);
   else if (rc == E_REFUSED)

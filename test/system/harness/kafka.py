@@ -78,8 +78,23 @@ class Broker(Program):
     def make_topic(self, name, partitions=4):
         self.tool("topic", name, partitions)
 
+    def admin(self):
+        return confluent_kafka.admin.AdminClient({"bootstrap.servers": self.address})
+
+    def set_topic(self, name, setting, value):
+        resource = confluent_kafka.admin.ConfigResource(confluent_kafka.admin.ConfigResource.Type.TOPIC, name,
+                                                        set_config={setting: str(value)})
+        admin = self.admin()
+        for done in admin.alter_configs([resource]).values():
+            done.result(READ_SECONDS)
+
+    def delete_topic(self, name):
+        admin = self.admin()
+        for done in admin.delete_topics([name]).values():
+            done.result(READ_SECONDS)
+
     def topics(self):
-        found = confluent_kafka.admin.AdminClient({"bootstrap.servers": self.address}).list_topics(timeout=READ_SECONDS)
+        found = self.admin().list_topics(timeout=READ_SECONDS)
         return sorted(name for name in found.topics if not name.startswith("__consumer") and
                       not name.startswith("connect-"))
 

@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 
 from harness.cluster import Cluster
-from harness.kafka import Relay
+from harness.kafka import Broker, Relay
 from harness.metrics import metric
 from harness.server import SANITIZED, SLOWER, skald
 from harness.wait import wait_for
@@ -221,6 +221,58 @@ def test_metrics_tell_what_goes_on(place):
     relay.stop()
 
 
+def refused_by_kafka(relay):
+    return metric(relay, "skald_relay_errors_total", at="kafka")
+
+
+def test_record_that_kafka_refuses_is_sent_until_it_takes_it(place):
+    place.broker.set_topic(place.topic, "max.message.bytes", 500)
+    relay = place.started()
+    assert refused_by_kafka(relay) == 0
+    place.run(INSERT, str(uuid.uuid4()), None, 1)
+    wait_for("two refusals", lambda: refused_by_kafka(relay) >= 2, 60 * SLOWER)
+    assert place.lag() > 0 and place.broker.count(place.topic) == 0
+    assert "Kafka refused a record, beginning again behind the last confirmed transaction" in relay.text()
+    place.broker.set_topic(place.topic, "max.message.bytes", 100_000)
+    wait_for("the row", lambda: place.broker.count(place.topic) == 1, 60 * SLOWER)
+    wait_for("its position", lambda: place.lag() == 0)
+    relay.stop()
+
+
+@pytest.fixture
+def strict_place(stack):
+    """At a broker that makes no topic by itself."""
+    broker = Broker(KAFKA_SETTINGS="auto.create.topics.enable=false")
+    try:
+        broker.start()
+        with contextlib.closing(Place(stack[0], broker)) as one:
+            yield one
+    finally:
+        broker.remove()
+
+
+def test_topic_that_is_gone_loses_nothing(strict_place):
+    """Nor is it a reason to read the publication for what is older."""
+    place = strict_place
+    relay = place.started(RELAY_PUBLICATION="billing_pub_traced")
+    place.run(INSERT, str(uuid.uuid4()), None, 1)
+    wait_for("the row", lambda: place.broker.count(place.topic) == 1)
+    wait_for("its position", lambda: place.lag() == 0)
+    place.broker.delete_topic(place.topic)
+    place.broker.kill()
+    place.broker.start()
+    wait_for("health", relay.is_healthy, 60 * SLOWER)
+    place.run(INSERT, str(uuid.uuid4()), None, 2)
+    wait_for("the topic to be missed", lambda: refused_by_kafka(relay) >= 1, 60 * SLOWER)
+    assert "UNKNOWN_TOPIC" in relay.text() and place.lag() > 0
+    place.broker.make_topic(place.topic)
+    wait_for("the row", lambda: place.broker.count(place.topic) == 1, 90 * SLOWER)
+    read = [line for line in (place.cluster.dir / "postgresql.log").read_text().splitlines()
+            if f'START_REPLICATION SLOT "{place.slot}"' in line]
+    assert read and all('"billing_pub_traced"' in line for line in read)
+    relay.stop()
+
+
 def resident(relay):
     status = pathlib.Path(f"/proc/{relay.process.pid}/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))) * 1024
@@ -287,11 +339,39 @@ def test_position_is_told_at_the_end(place):
 def test_type_not_known_is_refused_at_start(place):
     place.run("CREATE TABLE public.places (id integer PRIMARY KEY, at point)")
     place.run("CREATE PUBLICATION places FOR TABLE public.places")
-    relay = place.relay(RELAY_PUBLICATION="places")
+    relay = place.relay(RELAY_PUBLICATION="places", RELAY_REFUSED_DELAY="0s")
     relay.spawn()
     assert relay.wait() == 1
     assert "table public.places, column at: values of type point (oid 600) cannot be sent" in relay.text()
     place.run("DROP PUBLICATION places; DROP TABLE public.places")
+
+
+def test_type_not_known_is_refused_in_the_publication_for_what_is_older(place):
+    place.run("CREATE TABLE public.areas (id integer PRIMARY KEY, at point)")
+    place.run("ALTER PUBLICATION billing_pub ADD TABLE public.areas")
+    try:
+        relay = place.relay(RELAY_PUBLICATION="billing_pub_traced", RELAY_REFUSED_DELAY="0s")
+        relay.spawn()
+        assert relay.wait() == 1
+        assert "table public.areas, column at: values of type point (oid 600) cannot be sent" in relay.text()
+    finally:
+        place.run("ALTER PUBLICATION billing_pub DROP TABLE public.areas")
+        place.run("DROP TABLE public.areas")
+
+
+def refused_changes(relay):
+    return metric(relay, "skald_relay_errors_total", at="change")
+
+
+def test_relay_that_has_refused_ends_by_itself(place):
+    place.run("CREATE TABLE public.spots (id integer PRIMARY KEY, at point)")
+    place.run("CREATE PUBLICATION spots FOR TABLE public.spots")
+    relay = place.relay(RELAY_PUBLICATION="spots", RELAY_REFUSED_DELAY="2s")
+    relay.spawn()
+    wait_for("the refusal", lambda: relay.running() and "stopped: " in relay.text(), 30 * SLOWER)
+    assert refused_changes(relay) == 1
+    assert relay.wait() == 1
+    place.run("DROP PUBLICATION spots; DROP TABLE public.spots")
 
 
 def test_type_not_known_is_refused_in_the_stream(place):
@@ -304,7 +384,13 @@ def test_type_not_known_is_refused_in_the_stream(place):
                  place.broker.count(f"{place.prefix}.public.shapes") == 1)
         place.run("ALTER TABLE public.shapes ADD area box")
         before = place.run("SELECT pg_current_wal_lsn()::text")[0][0]
+        assert refused_changes(relay) == 0
         place.run("INSERT INTO public.shapes VALUES (2)")
+        wait_for("the refusal", lambda: refused_changes(relay) == 1)
+        health = relay.client.get("/health")
+        assert health.status == 503 and b"it has stopped; the log tells why" in health.body
+        assert relay.running(), "its metrics can be read"
+        relay.terminate()
         assert relay.wait() == 1
         assert "table public.shapes, column area: values of type box (oid 603) cannot be sent" in relay.text()
         assert place.run("SELECT confirmed_flush_lsn <= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s",
@@ -348,7 +434,7 @@ def test_no_tombstones(place):
 
 
 def test_key_column_that_is_not_there(place):
-    relay = place.relay(RELAY_KEY_COLUMNS="billing.history_billings:account")
+    relay = place.relay(RELAY_KEY_COLUMNS="billing.history_billings:account", RELAY_REFUSED_DELAY="0s")
     relay.spawn()
     assert relay.wait() == 1
     assert "account" in relay.text()
