@@ -376,11 +376,11 @@ static int repeats(void) {
 }
 
 static void done_or_again(void) {
-  produce_numbers(0, 300, 1);
+  produce_numbers(0, 800, 1);
   Source *s = new_source();
   ChangeBatch batch = {0};
   EXPECT_INT(s->next(s, &batch), E_OK);
-  EXPECT(batch.count > 0 && batch.count < 300);
+  EXPECT(batch.count > 0 && batch.count < 800);
   EXPECT_STR(batch.events[0].position, TOPIC "/0/0");
   EXPECT_STR(batch.events[0].value, "0");
   int first = batch.count;
