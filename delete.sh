@@ -43,6 +43,14 @@ while [ $# -gt 0 ]; do
   shift
 done
 
+# By what the shop's objects, and those that the operators make for it, are known in its namespace, where others may be.
+of_shop=app.kubernetes.io/instance=skald
+of_kafka=strimzi.io/cluster=skald
+of_databases='cnpg.io/cluster in (skald-db'
+routes=httproutes.gateway.networking.k8s.io
+for name in order payment warehouse delivery user billing notification; do of_databases="$of_databases,skald-$name-db"; done
+of_databases="$of_databases)"
+
 check() {
   check_namespace "$namespace"
   case $timeout in
@@ -57,8 +65,9 @@ check() {
 # Sets shop, to be removed; others, the namespaces of other shops; doomed, the components to be removed, last one first.
 choose() {
   shop=false others='' doomed='' ours=$(own_namespaces)
-  for found in $(shop_namespaces); do
-    if [ "$found" = "$namespace" ]; then shop=true; else others="$others $found"; fi
+  shop_namespaces
+  for other in $found; do
+    if [ "$other" = "$namespace" ]; then shop=true; else others="$others $other"; fi
   done
   for name in $components; do
     component "$name"
@@ -76,26 +85,35 @@ choose() {
   done
 }
 
-# The namespaces whose objects are the shop's or a component's.
+# The namespaces whose objects are all the shop's or a component's. Where the shop's namespace was there before it, others
+# may have theirs in it.
 own_namespaces() {
-  printf ' %s ' "$namespace"
+  recorded "$namespace" namespace
+  if [ "$found" = made ]; then printf ' %s ' "$namespace"; fi
   for own in $components; do
     component "$own"
-    if is_ours "$c_namespace" "$own"; then printf '%s ' "$c_namespace"; fi
+    if is_ours "$c_namespace" "$own"; then printf ' %s ' "$c_namespace"; fi
   done
 }
 
-# Custom resources of component c_* that live elsewhere and were not made by install.sh: kind/name in namespace, at most
-# three.
+# Custom resources of component c_* that live elsewhere and were not made by install.sh or for the shop: kind/name in
+# namespace, at most three.
 foreign_resources() {
-  # shellcheck disable=SC2086 # one word a group, a definition
-  for definition in $(definitions $c_groups); do
-    kube get "$definition" --all-namespaces -l "app.kubernetes.io/managed-by!=skald-install" \
+  # shellcheck disable=SC2086 # one word a group
+  definitions $c_groups
+  : >"$scratch/resources"
+  for definition in $found; do
+    # shellcheck disable=SC2016 # the variables are the template's
+    ask "$definition" --all-namespaces -l "app.kubernetes.io/managed-by!=skald-install" \
       -o 'go-template={{range .items -}}
-{{.kind}}/{{.metadata.name}} {{or .metadata.namespace "-"}}
+{{.kind}}/{{.metadata.name}} {{or .metadata.namespace "-"}}{{with .metadata.labels -}}
+{{range $key, $value := .}} {{$key}}={{$value}}{{end}}{{end}}
 {{end}}'
-  done | awk -v ours="$ours" '
-    !index(ours, " " $2 " ") && count++ < 3 { printf "%s%s in %s", comma, $1, $2; comma = ", " }'
+    printf '%s\n' "$found" >>"$scratch/resources"
+  done
+  awk -v ours="$ours" -v namespace="$namespace" -v shop=" $of_shop " -v kafka=" $of_kafka " '
+    !NF || index(ours, " " $2 " ") || ($2 == namespace && (index($0 " ", shop) || index($0 " ", kafka))) { next }
+    count++ < 3 { printf "%s%s in %s", comma, $1, $2; comma = ", " }' "$scratch/resources"
 }
 
 announce() {
@@ -131,32 +149,30 @@ uninstall() {
   fi
 }
 
-# RESOURCE or DEFINITION, with --namespace or without.
-gone() {
-  [ -z "$(kube get "$@" --ignore-not-found -o name)" ]
-}
-
-# A definition that is not there has no objects.
+# The shop's own objects of some definitions. A definition that is not there has no objects.
 resources_gone() {
-  for definition in $(definitions postgresql.cnpg.io kafka.strimzi.io); do gone -n "$1" "$definition" || return 1; done
+  for definition in $2; do gone -n "$1" "$definition" -l "$of_shop" || return 1; done
 }
 
-definitions_gone() {
-  [ -z "$(definitions "$@")" ]
-}
-
-# Topics first, as long as their operator is there to let them go. What has volumes follows before its operator goes.
+# Topics first, as long as their operator is there to let them go: all of the shop's Kafka, which goes next. What has
+# volumes follows before its operator goes.
 remove_shop() {
   step "The shop in the namespace $namespace"
   for definition in kafkatopics.kafka.strimzi.io kafkaconnectors.kafka.strimzi.io kafkausers.kafka.strimzi.io; do
     if exists customresourcedefinition "$definition"; then
-      quietly kube -n "$namespace" delete "$definition" --all --wait=false
-      await "the ${definition%%.*} are gone" "$namespace" gone -n "$namespace" "$definition"
+      quietly kube -n "$namespace" delete "$definition" -l "$of_kafka" --wait=false
+      await "the ${definition%%.*} are gone" "$namespace" gone -n "$namespace" "$definition" -l "$of_kafka"
     fi
   done
+  if exists customresourcedefinition "$routes"; then
+    for own in skald-monitoring skald-logging; do
+      quietly kube -n "$own" delete "$routes" -l "skald-install/shop=$namespace"
+    done
+  fi
   uninstall skald "$namespace"
-  await "databases and Kafka are gone" "$namespace" resources_gone "$namespace"
-  for label in app.kubernetes.io/instance=skald strimzi.io/cluster cnpg.io/cluster; do
+  definitions postgresql.cnpg.io kafka.strimzi.io
+  await "databases and Kafka are gone" "$namespace" resources_gone "$namespace" "$found"
+  for label in "$of_shop" "$of_kafka" "$of_databases"; do
     quietly kube -n "$namespace" delete persistentvolumeclaims,secrets,configmaps -l "$label" --wait=false
   done
   remove_namespace "$namespace"
@@ -173,25 +189,28 @@ remove_component() {
     uninstall "${pair%%=*}" "$c_namespace"
     quietly kube -n "$c_namespace" delete persistentvolumeclaims -l "app.kubernetes.io/instance=${pair%%=*}" --wait=false
   done
-  groups=$(recorded "$c_namespace" groups)
-  # shellcheck disable=SC2046,SC2086 # one word a group, a definition
-  set -- $(definitions $groups)
-  if [ $# -gt 0 ]; then
-    quietly kube delete customresourcedefinitions "$@" --wait=false
+  recorded "$c_namespace" groups
+  # shellcheck disable=SC2086 # one word a group, a definition
+  definitions $found
+  if [ -n "$found" ]; then
+    doomed_definitions=$found
     # shellcheck disable=SC2086
-    await "its definitions are gone" "$c_namespace" definitions_gone $groups
+    quietly kube delete customresourcedefinitions $found --wait=false
+    # shellcheck disable=SC2086
+    await "its definitions are gone" "$c_namespace" gone customresourcedefinitions $doomed_definitions
   fi
   remove_namespace "$c_namespace"
 }
 
 # The record goes last: with the namespace where install.sh made that, else after everything that carries its mark.
 remove_namespace() {
-  if [ "$(recorded "$1" namespace)" = made ]; then
+  recorded "$1" namespace
+  if [ "$found" = made ]; then
     quietly kube delete namespace "$1" --wait=false
     await "the namespace $1 is gone" "$1" gone namespace "$1"
     return
   fi
-  for definition in httproutes.gateway.networking.k8s.io envoyproxies.gateway.envoyproxy.io; do
+  for definition in $routes envoyproxies.gateway.envoyproxy.io; do
     if exists customresourcedefinition "$definition"; then quietly kube -n "$1" delete "$definition" -l "$mark"; fi
   done
   quietly kube -n "$1" delete secrets -l "$mark"

@@ -5,6 +5,7 @@
 set -eu
 cd "$(dirname "$0")"
 . deploy/cluster/checks.sh
+. deploy/cluster/secrets.sh
 
 usage() {
   cat <<'END'
@@ -85,7 +86,8 @@ choose_profile() {
   if [ -n "$profile" ]; then return; fi
   profile=cloud
   # shellcheck disable=SC2016 # the variables are the template's
-  case $(kube get nodes -o 'go-template={{range .items}}{{range $key, $value := .metadata.labels}}{{$key}} {{end}}{{end}}') in
+  ask nodes -o 'go-template={{range .items}}{{range $key, $value := .metadata.labels}}{{$key}} {{end}}{{end}}'
+  case $found in
   *minikube.k8s.io/name*) profile=minikube ;;
   esac
 }
@@ -184,6 +186,7 @@ check() {
   check_storage
   check_room "$(wanted_memory)"
   choose_components
+  if brings logging; then check_tools openssl; fi
   say "Cluster $context, Kubernetes ${server_version#v}, profile $profile, namespace $namespace, events by $events."
 }
 
@@ -262,15 +265,14 @@ chart_failed() {
   die $E_FAILED "Helm failed; its reason stands above. When that is mended, run this again: it goes on from here."
 }
 
-# A run that was killed leaves a revision that is pending for ever, and helm refuses to go on. Its record is dropped;
+# A run that was killed, of delete.sh too, leaves a revision that is pending for ever, and helm refuses to go on. Its record is dropped;
 # the objects stay and are taken over by the next revision.
 drop_pending() {
-  pending=$(kube -n "$2" get secrets -o name \
-    -l "owner=helm,name=$1,status in (pending-install,pending-upgrade,pending-rollback)")
-  if [ -n "$pending" ]; then
+  if exists -n "$2" secrets \
+    -l "owner=helm,name=$1,status in (pending-install,pending-upgrade,pending-rollback,uninstalling)"; then
     say "An earlier run was stopped in the middle of $1; going on from there."
     # shellcheck disable=SC2086 # one word a secret
-    quietly kube -n "$2" delete $pending
+    quietly kube -n "$2" delete $found
   fi
 }
 
@@ -279,37 +281,12 @@ release() {
   release_name=$1 release_namespace=$2
   shift 2
   drop_pending "$release_name" "$release_namespace"
+  # Somebody may have scaled a Deployment meanwhile; what the chart says holds again. Helm 3 does that unasked.
+  if [ "$helm_major" -ge 4 ]; then set -- --force-conflicts "$@"; fi
   quietly helm_here upgrade --install "$release_name" --namespace "$release_namespace" --timeout "${timeout}s" "$@" || {
     explain "$release_namespace" >&2
     chart_failed
   }
-}
-
-# --- Passwords: made once, kept in Secrets, never on a command line.
-random_text() {
-  od -An -N24 -tx1 /dev/urandom | tr -d ' \n'
-}
-
-# NAMESPACE NAME USER
-make_password() {
-  if exists -n "$1" secret "$2"; then return; fi
-  if $dry_run; then
-    say "+ make the Secret $2 in $1 with a password for $3"
-    return
-  fi
-  apply <<END || die $E_FAILED "The Secret $2 in $1 could not be made."
-apiVersion: v1
-kind: Secret
-metadata:
-  name: $2
-  namespace: $1
-  labels:
-    app.kubernetes.io/managed-by: skald-install
-stringData:
-  username: $3
-  password: Sk-$(random_text)
-  cookie: $(random_text | cut -c1-32)
-END
 }
 
 # --- The components
@@ -322,7 +299,9 @@ values_of() {
 
 # The logs of the shops that are in this cluster, as paths on a node; a comma is helm's own sign.
 log_paths() {
-  for shop in $({ echo "$namespace" && shop_namespaces | tr ' ' '\n'; } | sort -u); do
+  shop_namespaces
+  # shellcheck disable=SC2086 # one word a namespace
+  for shop in $(printf '%s\n' "$namespace" $found | sort -u); do
     printf '%s/var/log/containers/*_%s_*.log' "${comma:-}" "$shop"
     comma='\,'
   done
@@ -332,7 +311,12 @@ log_paths() {
 before_releases() {
   case $1 in
   monitoring) make_password "$c_namespace" grafana-admin admin ;;
-  logging) make_password "$c_namespace" opensearch-admin admin ;;
+  logging)
+    make_certificate "$c_namespace" opensearch-certificates opensearch-cluster-master
+    make_password "$c_namespace" opensearch-admin admin
+    make_password "$c_namespace" opensearch-dashboards kibanaserver
+    make_password "$c_namespace" opensearch-fluent-bit fluent-bit
+    ;;
   esac
 }
 
@@ -350,10 +334,12 @@ install_component() {
   step "$c_title, in the namespace $c_namespace"
   groups=''
   if is_ours "$c_namespace" "$1"; then
-    groups=$(recorded "$c_namespace" groups)
+    recorded "$c_namespace" groups
+    groups=$found
   else
     for group in $c_groups; do
-      if [ -z "$(definitions "$group")" ]; then groups="$groups $group"; fi
+      definitions "$group"
+      if [ -z "$found" ]; then groups="$groups $group"; fi
     done
   fi
   write_record "$c_namespace" "$1" "${groups# }"
@@ -364,7 +350,10 @@ install_component() {
     apply_definitions "$groups"
     values_of "$prefix"
     extra=''
-    if [ "$prefix" = fluentbit ]; then extra="--set-string logPaths=$(log_paths)"; fi
+    if [ "$prefix" = fluentbit ]; then
+      paths=$(log_paths)
+      extra="--set-string logPaths=$paths"
+    fi
     # shellcheck disable=SC2086 # words of helm's command line, none with a space
     release "${pair%%=*}" "$c_namespace" $chart_is --skip-crds $values $extra
   done
@@ -380,6 +369,8 @@ wait_component() {
 # Writes the values that the options and the cluster decide; the rest is the chart's own and the profile's. Where a part
 # is somebody else's, nobody knows which pods it speaks from, so the shop's network policies let in every namespace.
 shop_values() {
+  monitored=$(enabled "$monitoring" monitoring servicemonitors.monitoring.coreos.com)
+  logged=$(enabled "$logging" logging)
   cat <<END
 image:
   name: "$image"
@@ -390,9 +381,9 @@ route:
     gateway:
       className: "$gateway_class"
 monitoring:
-  enabled: $(enabled "$monitoring" monitoring servicemonitors.monitoring.coreos.com)
+  enabled: $monitored
 logging:
-  enabled: $(enabled "$logging" logging)
+  enabled: $logged
 END
   if brings gateway && brings monitoring && brings cnpg; then return; fi
   echo networkPolicy:
@@ -430,7 +421,7 @@ install_shop() {
 
 # Custom resources of a kind that the cluster has, all with a condition that is True.
 resources_ready() {
-  ! exists customresourcedefinition "$2" || [ -z "$(unready_resources "$1" "$2" "$3")" ]
+  gone customresourcedefinition "$2" || { missing=$(unready_resources "$1" "$2" "$3") && [ -z "$missing" ]; }
 }
 
 wait_shop() {
@@ -449,10 +440,11 @@ page_route() {
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata:
-  name: $1
+  name: $1-$namespace
   namespace: $2
   labels:
     app.kubernetes.io/managed-by: skald-install
+    skald-install/shop: $namespace
 spec:
   hostnames: ["$1.$host"]
   parentRefs:

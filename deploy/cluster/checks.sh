@@ -40,6 +40,9 @@ check_tools() {
       problem "minikube is missing: it builds the image inside the cluster. https://minikube.sigs.k8s.io/docs/start/" \
         "(With --image a ready image is taken instead.)"
       ;;
+    openssl)
+      problem "openssl is missing: it makes the certificate of OpenSearch. (--without-logging does without both.)"
+      ;;
     *) problem "$tool is missing: it is part of every POSIX system and needed here." ;;
     esac
   done

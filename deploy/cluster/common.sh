@@ -107,8 +107,20 @@ make_scratch() {
   trap 'say "Stopped. Run it again to go on from here." >&2; exit 130' INT TERM HUP
 }
 
+# Sets found to what the cluster answers. Who cannot be asked has not answered "nothing": a decision about what to remove
+# or whose something is must not be taken without an answer.
+ask() {
+  found=$(kube get "$@") || die $E_FAILED "The cluster did not answer; the reason stands above. Run this again."
+}
+
 exists() {
-  [ -n "$(kube get "$@" --ignore-not-found -o name)" ]
+  ask "$@" --ignore-not-found -o name
+  [ -n "$found" ]
+}
+
+# RESOURCE or DEFINITION, with --namespace or without. For waiting: who cannot be asked is not gone.
+gone() {
+  left=$(kube get "$@" --ignore-not-found -o name) && [ -z "$left" ]
 }
 
 # --- What stands beside the shop. Sets c_*: the namespace, the releases (release=chart), the groups of its custom
@@ -143,21 +155,34 @@ component() {
 # --- The record: a ConfigMap in the namespace of each component, and of each shop, written before anything else of it
 # and removed after everything else. So an interrupted run is known about, and what was there before is not touched.
 recorded() {
-  kube -n "$1" get configmap $record --ignore-not-found -o "go-template={{with .data}}{{.$2}}{{end}}" 2>/dev/null
+  ask -n "$1" configmap $record --ignore-not-found -o "go-template={{with .data}}{{.$2}}{{end}}"
 }
 
 is_ours() {
-  [ "$(recorded "$1" component)" = "$2" ]
+  recorded "$1" component
+  [ "$found" = "$2" ]
 }
 
-# NAMESPACE COMPONENT GROUPS: the groups are those whose definitions this run brings.
+# NAMESPACE COMPONENT GROUPS: the groups are those whose definitions this run brings. A namespace bears the mark from its
+# first moment, so that it is known as ours even when the run ends before the record is written.
 write_record() {
   if is_ours "$1" "$2"; then return; fi
   made=found
+  if exists namespaces --field-selector "metadata.name=$1,status.phase=Terminating"; then
+    await "the namespace $1, which is being removed, is gone" "$1" gone namespace "$1"
+  fi
   if ! exists namespace "$1"; then
+    apply <<END || die $E_FAILED "The namespace $1 could not be made."
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: $1
+  labels:
+    app.kubernetes.io/managed-by: skald-install
+END
     made=made
-    change kube create namespace "$1" >"$scratch/created" || die $E_FAILED "The namespace $1 could not be made."
-    if $dry_run; then cat "$scratch/created"; fi
+  elif exists namespaces --field-selector "metadata.name=$1" -l "$mark"; then
+    made=made
   fi
   apply <<END || die $E_FAILED "The record in the namespace $1 could not be written."
 apiVersion: v1
@@ -175,21 +200,24 @@ data:
 END
 }
 
-# The namespaces that hold a shop.
+# Sets found to the namespaces that hold a shop.
 shop_namespaces() {
-  kube get configmap -A -l "$mark,skald-install/component=shop" \
+  ask configmap -A -l "$mark,skald-install/component=shop" \
     -o 'go-template={{range .items}}{{.metadata.namespace}} {{end}}'
 }
 
-# The names of the definitions in the groups given.
+# Sets found to the names of the definitions in the groups given.
 definitions() {
+  of_groups=''
   for group in "$@"; do
-    kube get customresourcedefinitions \
+    ask customresourcedefinitions \
       -o "go-template={{range .items}}{{if eq .spec.group \"$group\"}}{{.metadata.name}} {{end}}{{end}}"
+    of_groups="$of_groups$found"
   done
+  found=$of_groups
 }
 
-# --- Waiting
+# --- Waiting. A condition that cannot be asked about does not hold yet, and is asked about again.
 now() {
   date +%s
 }
@@ -219,19 +247,21 @@ await() {
 
 # A line for each controller that is not done: name, how many pods it has ready, how many it wants.
 unready_workloads() {
-  kube -n "$1" get deployments,statefulsets,daemonsets -o 'go-template={{range .items -}}
+  answer=$(kube -n "$1" get deployments,statefulsets,daemonsets -o 'go-template={{range .items -}}
 {{.metadata.name}} {{.metadata.generation}} {{or .status.observedGeneration 0}} {{if eq .kind "DaemonSet" -}}
 {{or .status.desiredNumberScheduled 0}} {{or .status.numberReady 0}} {{or .status.updatedNumberScheduled 0}}
 {{else -}}
 {{or .spec.replicas 0}} {{or .status.readyReplicas 0}} {{or .status.updatedReplicas 0}}
-{{end}}{{end}}' | awk '$3 < $2 || $5 < $4 || $6 < $4 { print $1, $5, "of", $4 }'
+{{end}}{{end}}') || return 1
+  echo "$answer" | awk '$3 < $2 || $5 < $4 || $6 < $4 { print $1, $5, "of", $4 }'
 }
 
 # Custom resources whose condition TYPE is not True: NAMESPACE KIND TYPE.
 unready_resources() {
-  kube -n "$1" get "$2" -o "go-template={{range .items}}{{.metadata.name}} {{range .status.conditions -}}
+  answer=$(kube -n "$1" get "$2" -o "go-template={{range .items}}{{.metadata.name}} {{range .status.conditions -}}
 {{if eq .type \"$3\"}}{{.status}}{{end}}{{end}}
-{{end}}" | awk 'NF && $2 != "True" { print $1 }'
+{{end}}") || return 1
+  echo "$answer" | awk 'NF && $2 != "True" { print $1 }'
 }
 
 unready() {
@@ -241,7 +271,8 @@ unready() {
 
 # The first one must exist: a namespace without any controller is not ready but not begun.
 workloads_ready() {
-  [ -n "$(kube -n "$1" get deployments,statefulsets,daemonsets -o name)" ] && [ -z "$(unready_workloads "$1")" ]
+  [ -n "$(kube -n "$1" get deployments,statefulsets,daemonsets -o name)" ] &&
+    missing=$(unready_workloads "$1") && [ -z "$missing" ]
 }
 
 # --- Failing

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PLAIN = ["awk", "cat", "cksum", "cut", "date", "dirname", "find", "grep", "head", "mktemp", "od", "rm", "sed", "sh",
+PLAIN = ["awk", "cat", "cksum", "cut", "date", "dirname", "find", "grep", "head", "mktemp", "od", "openssl", "rm", "sed", "sh",
          "sleep", "sort", "tail", "tr", "uname"]
 TALKERS = ["kubectl", "helm", "minikube"]
 # Words that only read; any other verb is a change.

@@ -20,6 +20,13 @@ def test_missing_tool(machine, tool, purpose):
     refused(machine.run("install.sh"), TOOL, f"{tool} is missing: {purpose}")
 
 
+def test_openssl_is_needed_for_the_logs_only(machine):
+    machine.absent.add("openssl")
+    refused(machine.run("install.sh"), TOOL, "openssl is missing: it makes the certificate of OpenSearch.")
+    run = machine.run("install.sh", "--without-logging", "--dry-run")
+    assert run.status == 0, run.said
+
+
 def test_all_missing_tools_are_told_at_once(machine):
     machine.absent.update(("kubectl", "helm", "cksum"))
     refused(machine.run("install.sh"), TOOL, "kubectl is missing", "helm is missing", "cksum is missing")

@@ -69,7 +69,7 @@ def test_records_come_before_what_they_tell_of(machine):
 
 def test_stopped_run_is_resumed(machine):
     ready(machine)
-    machine.answer("kubectl * -n strimzi-system get secrets *owner=helm,name=strimzi,*",
+    machine.answer("kubectl * get -n strimzi-system secrets *owner=helm,name=strimzi,*",
                    "secret/sh.helm.release.v1.strimzi.v1")
     run = machine.run("install.sh", "--image", "skald:1")
     assert run.status == 0, run.said
@@ -138,8 +138,8 @@ def test_image_in_the_cluster_is_not_built_again(machine):
 def installed(machine, *components):
     machine.answer("kubectl * get configmap -A -l *component=shop *", "skald ")
     for namespace, name in components:
-        machine.answer(f"kubectl * -n {namespace} get configmap skald-install *component*", name)
-        machine.answer(f"kubectl * -n {namespace} get configmap skald-install *namespace*", "made")
+        machine.answer(f"kubectl * get -n {namespace} configmap skald-install *component*", name)
+        machine.answer(f"kubectl * get -n {namespace} configmap skald-install *namespace*", "made")
 
 
 def test_delete_asks_somebody(machine):
@@ -165,7 +165,7 @@ def test_delete_finds_nothing(machine):
 def test_delete_leaves_what_another_shop_uses(machine):
     installed(machine, ("cnpg-system", "cnpg"))
     machine.answer("kubectl * get configmap -A -l *component=shop *", "skald store ")
-    machine.answer("kubectl * -n skald get configmap skald-install *namespace*", "made")
+    machine.answer("kubectl * get -n skald configmap skald-install *namespace*", "made")
     run = machine.run("delete.sh", "--yes")
     assert run.status == 0, run.said
     assert "CloudNativePG stays: the shop in store uses it." in run.said
@@ -182,3 +182,41 @@ def test_delete_leaves_what_others_use(machine):
     assert run.status == 0, run.said
     assert "CloudNativePG stays, with its definitions: others use it (Cluster/books in accounting)." in run.said
     assert stubs.matching(run.calls, "kubectl * delete customresourcedefinitions *") == []
+
+
+@pytest.mark.parametrize("question", [
+    "kubectl * get configmap -A *component=shop*", "kubectl * get -n cnpg-system configmap *component*",
+    "kubectl * get customresourcedefinitions *postgresql.cnpg.io*", "kubectl * get clusters.postgresql.cnpg.io *"])
+def test_delete_removes_nothing_while_it_cannot_know_whose_it_is(machine, question):
+    installed(machine, ("cnpg-system", "cnpg"), ("skald", "shop"))
+    machine.answer("kubectl * get customresourcedefinitions *postgresql.cnpg.io*", "clusters.postgresql.cnpg.io ")
+    machine.answer(question, "Error from server: etcdserver: request timed out", 1)
+    run = machine.run("delete.sh", "--yes")
+    assert run.status == 1 and "etcdserver: request timed out" in run.said, run.said
+    assert "The cluster did not answer" in run.said and run.changes() == []
+
+
+@pytest.mark.parametrize("question", [
+    "kubectl * get customresourcedefinition clusters.postgresql.cnpg.io *",
+    "kubectl * get -n cnpg-system configmap *component*", "kubectl * get nodes *labels*"])
+def test_install_begins_nothing_while_it_cannot_know_what_is_there(machine, question):
+    ready(machine)
+    machine.answer(question, "Error from server: etcdserver: request timed out", 1)
+    run = machine.run("install.sh", "--image", "skald:1")
+    assert run.status == 1 and "The cluster did not answer" in run.said, run.said
+    assert run.changes() == []
+
+
+def test_what_cannot_be_asked_about_is_not_ready(machine):
+    ready(machine)
+    machine.answer("kubectl * -n cnpg-system get deployments,statefulsets,daemonsets -o go-template*", "timed out", 1)
+    run = machine.run("install.sh", "--image", "skald:1", "--timeout", "0")
+    assert run.status == 1 and "in vain until every pod of CloudNativePG is ready." in run.said, run.said
+
+
+def test_only_a_new_helm_is_told_to_overrule_others(machine):
+    ready(machine)
+    for version, told in (("v3.22.0", False), ("v4.3.1", True)):
+        machine.answer("helm version *", version)
+        upgrades = stubs.matching(machine.run("install.sh", "--image", "skald:1").calls, "helm * upgrade *")
+        assert upgrades and all(("--force-conflicts" in call) == told for call in upgrades), upgrades

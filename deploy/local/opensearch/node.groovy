@@ -1,6 +1,6 @@
-// Starts one OpenSearch node: node.groovy FOLDER, with config/ in it. OpenSearch's own start loads its HTTP server from a
-// folder of its distribution, which is in no repository; here the HTTP server is on the class path, as in OpenSearch's
-// own tests.
+// Starts one OpenSearch node: node.groovy FOLDER [PLUGIN…], with config/ in the folder and plugins by their classes.
+// OpenSearch's own start loads its HTTP server from a folder of its distribution, which is in no repository; here the HTTP
+// server is on the class path, as in OpenSearch's own tests.
 import java.nio.file.Path
 import java.util.concurrent.CountDownLatch
 import java.util.concurrent.TimeUnit
@@ -11,15 +11,15 @@ import org.opensearch.node.Node
 import org.opensearch.transport.Netty4Plugin
 
 class LocalNode extends Node {
-  LocalNode(environment) {
-    super(environment, [Netty4Plugin], false)
+  LocalNode(environment, plugins) {
+    super(environment, [Netty4Plugin, *plugins], false)
   }
 }
 
 def home = Settings.builder().put('path.home', args[0]).build()
 def environment = InternalSettingsPreparer.prepareEnvironment(home, [:], Path.of(args[0], 'config'), { 'local' })
 LogConfigurator.configure(environment)
-def node = new LocalNode(environment)
+def node = new LocalNode(environment, args.drop(1).collect { Class.forName(it) })
 Runtime.runtime.addShutdownHook(new Thread({
   node.close()
   node.awaitClose(30, TimeUnit.SECONDS)

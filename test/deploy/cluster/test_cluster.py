@@ -135,6 +135,52 @@ def test_stopped_run_goes_on(api, install, untouched):
     assert names(api, "/apis/kafka.strimzi.io/v1/namespaces/skald/kafkas") != []
 
 
+def test_run_that_ended_before_its_first_record_goes_on(api, install, untouched):
+    """The namespace bears the mark; so it goes with the shop, though this run did not make it."""
+    api.create("/api/v1/namespaces", {"metadata": {"name": "skald", "labels": {
+        "app.kubernetes.io/managed-by": "skald-install"}}})
+    status, said = install("--without-logging", "--without-monitoring", "--events=wal")
+    assert status == 0, said
+    untouched.difference_update({one for one in untouched if "skald" in (one[1], one[2])})
+
+
+def test_stopped_removal_is_no_obstacle(api, install, untouched):
+    """As delete.sh leaves it that was killed in the middle of a release."""
+    status, said = install("--without-logging", "--without-monitoring", "--events=wal")
+    assert status == 0, said
+    secret = "/api/v1/namespaces/skald/secrets/sh.helm.release.v1.skald.v1"
+    api.merge(secret, {"metadata": {"labels": {"status": "uninstalling"}}})
+    status, said = install("--without-logging", "--without-monitoring", "--events=wal")
+    assert status == 0, said
+
+
+def test_what_somebody_scaled_is_scaled_back(api, install, tools, untouched):
+    status, said = install("--without-logging", "--without-monitoring", "--events=wal")
+    assert status == 0, said
+    subprocess.run([tools / "kubectl", "-n", "skald", "scale", "deployment", "skald-billing", "--replicas=0"], check=True,
+                   capture_output=True, env=os.environ | {"KUBECONFIG": str(api.kubeconfig())})
+    place = "/apis/apps/v1/namespaces/skald/deployments/skald-billing"
+    assert api.get(place)["spec"]["replicas"] == 0
+    status, said = install("--without-logging", "--without-monitoring", "--events=wal", "--image", "skald:next")
+    assert status == 0, said
+    assert api.get(place)["spec"]["replicas"] == 1
+
+
+def test_second_shop_keeps_what_the_first_one_has(api, install, script, untouched):
+    options = ("--without-monitoring", "--events=wal")
+    status, said = install(*options)
+    assert status == 0, said
+    status, said = install(*options, "--namespace", "drill", "--host", "drill.homework")
+    assert status == 0, said
+    routes = api.items("/apis/gateway.networking.k8s.io/v1/namespaces/skald-logging/httproutes")
+    assert sorted(one["spec"]["hostnames"][0] for one in routes) == ["opensearch.arch.homework", "opensearch.drill.homework"]
+    status, said = script("delete.sh", "--yes", "--namespace", "drill")
+    assert status == 0 and "stays: the shop in skald uses it." in said, said
+    routes = api.items("/apis/gateway.networking.k8s.io/v1/namespaces/skald-logging/httproutes")
+    assert [one["spec"]["hostnames"][0] for one in routes] == ["opensearch.arch.homework"]
+    assert releases(api, "skald-logging") == ["dashboards", "fluent-bit", "opensearch"]
+
+
 def test_operator_of_others_stays(api, install, script, helm, archives, untouched):
     [archive] = archives.glob("cloudnative-pg-*.tgz")
     helm("install", "postgres", archive, "-n", "databases", "--create-namespace")
@@ -163,6 +209,30 @@ def test_database_of_others_keeps_the_operator(api, install, script, untouched):
     assert releases(api, "cnpg-system") == ["cnpg"]
     assert api.get("/api/v1/namespaces/skald") is None
     api.remove("/api/v1/namespaces/accounting")
+
+
+def test_what_others_have_in_the_namespace_stays(api, install, script, untouched):
+    """And with it the operators, and the definitions, that it lives by."""
+    api.create("/api/v1/namespaces", {"metadata": {"name": "skald"}})
+    status, said = install("--without-logging", "--without-monitoring")
+    assert status == 0, said
+    topic = {"apiVersion": "kafka.strimzi.io/v1", "kind": "KafkaTopic", "metadata": {
+        "name": "theirs", "labels": {"strimzi.io/cluster": "other"}}}
+    api.create("/apis/kafka.strimzi.io/v1/namespaces/skald/kafkatopics", topic)
+    books = {"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": {"name": "books"}, "spec": {}}
+    api.create("/apis/postgresql.cnpg.io/v1/namespaces/skald/clusters", books)
+    for label in ("cnpg.io/cluster", "strimzi.io/cluster"):
+        api.create("/api/v1/namespaces/skald/persistentvolumeclaims", {
+            "metadata": {"name": "of-" + label.partition(".")[0], "labels": {label: "other"}},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})
+    status, said = script("delete.sh", "--yes")
+    assert status == 0, said
+    assert "Strimzi stays, with its definitions: others use it (KafkaTopic/theirs in skald)." in said
+    assert "CloudNativePG stays, with its definitions: others use it (Cluster/books in skald)." in said
+    assert names(api, "/api/v1/namespaces/skald/persistentvolumeclaims") == ["of-cnpg", "of-strimzi"]
+    assert names(api, "/apis/kafka.strimzi.io/v1/namespaces/skald/kafkatopics") == ["theirs"]
+    api.remove("/apis/postgresql.cnpg.io/v1/namespaces/skald/clusters/books")
+    api.remove("/api/v1/namespaces/skald")
 
 
 def test_namespace_that_was_there_stays(api, install, script, untouched):

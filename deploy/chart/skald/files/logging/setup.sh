@@ -20,10 +20,11 @@ credentials() {
   fi
 }
 
-# Sets status, 000 without an answer, and body.
+# Sets status, 000 without an answer, and body; problem is curl's own number, 0 when all is well.
 request() {
   if [ -n "${OPENSEARCH_CA_FILE:-}" ]; then set -- --cacert "$OPENSEARCH_CA_FILE" "$@"; fi
-  body=$(credentials | curl -K - -s -m 30 -w '\n%{http_code}' "$@") || true
+  problem=0
+  body=$(credentials | curl -K - -s -m 30 -w '\n%{http_code}' "$@") || problem=$?
   status=${body##*"$line_end"}
   body=${body%"$line_end"*}
 }
@@ -36,6 +37,11 @@ fail() {
 wait_for() { # what, address
   while request "$2" && [ "$status" != 200 ]; do
     case $status in 401 | 403) fail "$1 refuses the user ${OPENSEARCH_USER:-(none)}: $status" ;; esac
+    # Whom curl does not trust now it will not trust later.
+    case $problem in
+    60) fail "The certificate of $1 at $2 is for another name, or by no authority of ${OPENSEARCH_CA_FILE:-the system}" ;;
+    77) fail "The certificates of authorities in ${OPENSEARCH_CA_FILE:-the system} cannot be read" ;;
+    esac
     [ "$(date +%s)" -lt "$deadline" ] || fail "$1 does not answer at $2: $status"
     sleep 1
   done
