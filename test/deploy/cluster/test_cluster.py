@@ -222,14 +222,13 @@ def test_what_others_have_in_the_namespace_stays(api, install, script, untouched
     books = {"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": {"name": "books"}, "spec": {}}
     api.create("/apis/postgresql.cnpg.io/v1/namespaces/skald/clusters", books)
     for label in ("cnpg.io/cluster", "strimzi.io/cluster"):
-        api.create("/api/v1/namespaces/skald/persistentvolumeclaims", {
-            "metadata": {"name": "of-" + label.partition(".")[0], "labels": {label: "other"}},
-            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})
+        api.create("/api/v1/namespaces/skald/configmaps", {
+            "metadata": {"name": "of-" + label.partition(".")[0], "labels": {label: "other"}}})
     status, said = script("delete.sh", "--yes")
     assert status == 0, said
     assert "Strimzi stays, with its definitions: others use it (KafkaTopic/theirs in skald)." in said
     assert "CloudNativePG stays, with its definitions: others use it (Cluster/books in skald)." in said
-    assert names(api, "/api/v1/namespaces/skald/persistentvolumeclaims") == ["of-cnpg", "of-strimzi"]
+    assert {"of-cnpg", "of-strimzi"} <= set(names(api, "/api/v1/namespaces/skald/configmaps"))
     assert names(api, "/apis/kafka.strimzi.io/v1/namespaces/skald/kafkatopics") == ["theirs"]
     api.remove("/apis/postgresql.cnpg.io/v1/namespaces/skald/clusters/books")
     api.remove("/api/v1/namespaces/skald")
