@@ -267,6 +267,10 @@ def test_cancel_against_the_end(seven, another):
 
     def both(i):
         order = seven.post(SAGA, saga([line(price=1)], account=account), Prefer="respond-async").json["id"]
+        for _ in range(i % 10):
+            ok(seven.get(f"/order/saga/{order}"))
+        if i % 10 == 9:
+            reaches(seven, order, *ENDED)
         where = another.client if i % 2 else seven
         return order, where.post(f"/order/saga/{order}/cancel")
 
