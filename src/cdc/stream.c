@@ -261,11 +261,12 @@ static int read_stream(Stream *s) {
   char name[32];
   const char *publication = NULL;
   snprintf(name, sizeof(name), "skald-%s", s->config.logger);
+  s->failed = false;
   TRY(replication_open(s->config.dsn, name, &s->connection));
   TRY(choose_publication(s, &publication));
   TRY(replication_start(s->connection, s->config.slot, publication));
   s->reading = true;
-  s->falls_back = s->waiting = s->failed = false;
+  s->falls_back = s->waiting = false;
   s->heard_us = s->told_us = loop_now_us();
   s->at = (RecordSource){.database = str_from(replication_database(s->connection))};
   int rc = read_on(s);
@@ -296,7 +297,7 @@ static void forget(Stream *s) {
 }
 
 static void count_problem(Stream *s, int rc) {
-  if (rc == E_OK || rc == E_CANCELED || rc == E_REFUSED)
+  if (s->failed || rc == E_OK || rc == E_CANCELED || rc == E_REFUSED) /* who made it fail says why */
     return;
   s->waiting = rc == E_BUSY;
   s->failures += rc != E_BUSY;

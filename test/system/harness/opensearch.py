@@ -67,7 +67,7 @@ class OpenSearch:
         try:
             return self.call(f"{LOGS}/{how}", body)
         except Unavailable:  # an index was made this moment; it can be searched when its shards have started
-            self.call(f"_cluster/health/{LOGS}?wait_for_status=yellow&timeout=30s")
+            self.call(f"_cluster/health/{LOGS}?wait_for_status=green&timeout=30s")  # yellow is it from its first moment on
             return self.call(f"{LOGS}/{how}", body)
 
     def count(self, query="*:*"):
