@@ -13,7 +13,7 @@ import urllib.request
 import uuid
 
 from .cluster import ROOT
-from .wait import free_port
+from .wait import free_port, wait_for
 
 TOOL = ROOT / "tools/opensearch"
 SHIP = ROOT / "tools/ship_logs"
@@ -63,12 +63,13 @@ class OpenSearch:
 
     def search(self, how, body):
         """Among all that is stored by now."""
-        self.call(f"{LOGS}/_refresh", method="POST")
-        try:
-            return self.call(f"{LOGS}/{how}", body)
-        except Unavailable:  # an index was made this moment; it can be searched when its shards have started
-            self.call(f"_cluster/health/{LOGS}?wait_for_status=yellow&timeout=30s")
-            return self.call(f"{LOGS}/{how}", body)
+        def answer():
+            try:
+                self.call(f"{LOGS}/_refresh", method="POST")
+                return self.call(f"{LOGS}/{how}", body)
+            except Unavailable:  # an index was made this moment; it can be searched when its shards have started
+                return None
+        return wait_for("shards that can be searched", answer)
 
     def count(self, query="*:*"):
         return self.search("_count", {"query": {"query_string": {"query": query}}})["count"]
