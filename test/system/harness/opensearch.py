@@ -95,7 +95,8 @@ FOREIGN = (
     '{"host":{"name":"a"}}', '{"log":"a"}', '{"log":{"level":"a"}}', '{"log.level":"warn","log.logger":"x"}',
     '{"trace":{"id":"x"}}', '{"trace":"x"}', '{"duration_ms":1e400}', '{"level_value":99999999999999999999}',
     '{"kubernetes":{"labels":{"app":"x"}}}', '{"kubernetes":{"labels":{"app":{"kubernetes":{"io/name":"x"}}}}}',
-    '{"kubernetes":{"labels":{"app.kubernetes.io/name":"x"},"pod_name":["x"]}}', '{"a":1,"a":"twice"}', '{"":1}',
+    '{"kubernetes":{"labels":{"app.kubernetes.io/name":"x"},"pod_name":["x"]}}', '{"kubernetes":"x"}',
+    '{"kubernetes":{"":1}}', '{" ":1}', '{"a":1,"a":"twice"}', '{"":1}',
     '{"reason":"' + "r" * 40000 + '"}', '{"message":"' + "m" * 40000 + '"}', '{"a":' * 60 + "1" + "}" * 60,
     json.dumps({f"field{i}": i for i in range(300)}))
 
