@@ -13,7 +13,7 @@ import urllib.request
 import uuid
 
 from .cluster import ROOT
-from .wait import free_port
+from .wait import free_port, wait_for
 
 TOOL = ROOT / "tools/opensearch"
 SHIP = ROOT / "tools/ship_logs"
@@ -63,12 +63,13 @@ class OpenSearch:
 
     def search(self, how, body):
         """Among all that is stored by now."""
-        self.call(f"{LOGS}/_refresh", method="POST")
-        try:
-            return self.call(f"{LOGS}/{how}", body)
-        except Unavailable:  # an index was made this moment; it can be searched when its shards have started
-            self.call(f"_cluster/health/{LOGS}?wait_for_status=green&timeout=30s")  # yellow is it from its first moment on
-            return self.call(f"{LOGS}/{how}", body)
+        def answer():
+            try:
+                self.call(f"{LOGS}/_refresh", method="POST")
+                return self.call(f"{LOGS}/{how}", body)
+            except Unavailable:  # an index was made this moment; it can be searched when its shards have started
+                return None
+        return wait_for("shards that can be searched", answer)
 
     def count(self, query="*:*"):
         return self.search("_count", {"query": {"query_string": {"query": query}}})["count"]
@@ -94,7 +95,8 @@ FOREIGN = (
     '{"host":{"name":"a"}}', '{"log":"a"}', '{"log":{"level":"a"}}', '{"log.level":"warn","log.logger":"x"}',
     '{"trace":{"id":"x"}}', '{"trace":"x"}', '{"duration_ms":1e400}', '{"level_value":99999999999999999999}',
     '{"kubernetes":{"labels":{"app":"x"}}}', '{"kubernetes":{"labels":{"app":{"kubernetes":{"io/name":"x"}}}}}',
-    '{"kubernetes":{"labels":{"app.kubernetes.io/name":"x"},"pod_name":["x"]}}', '{"a":1,"a":"twice"}', '{"":1}',
+    '{"kubernetes":{"labels":{"app.kubernetes.io/name":"x"},"pod_name":["x"]}}', '{"kubernetes":"x"}',
+    '{"kubernetes":{"":1}}', '{" ":1}', '{"a":1,"a":"twice"}', '{"":1}',
     '{"reason":"' + "r" * 40000 + '"}', '{"message":"' + "m" * 40000 + '"}', '{"a":' * 60 + "1" + "}" * 60,
     json.dumps({f"field{i}": i for i in range(300)}))
 
