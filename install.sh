@@ -307,6 +307,15 @@ log_paths() {
   done
 }
 
+# The chart puts the files into its own ConfigMap, so it removes them too, and a change of theirs starts new pods.
+fluentbit_arguments() {
+  paths=$(log_paths)
+  extra="--set-string logPaths=$paths"
+  for file in fluent-bit opensearch; do
+    extra="$extra --set-file config.extraFiles.$file\\.yaml=deploy/chart/skald/files/logging/$file.yaml"
+  done
+}
+
 # What of a component has to be there before its releases, and what after.
 before_releases() {
   case $1 in
@@ -350,10 +359,7 @@ install_component() {
     apply_definitions "$groups"
     values_of "$prefix"
     extra=''
-    if [ "$prefix" = fluentbit ]; then
-      paths=$(log_paths)
-      extra="--set-string logPaths=$paths"
-    fi
+    if [ "$prefix" = fluentbit ]; then fluentbit_arguments; fi
     # shellcheck disable=SC2086 # words of helm's command line, none with a space
     release "${pair%%=*}" "$c_namespace" $chart_is --skip-crds $values $extra
   done

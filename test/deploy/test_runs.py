@@ -1,5 +1,7 @@
 """Whole runs over tools that only answer: what is done, in which order, what is left alone, what a failure says."""
 
+import shlex
+
 import pytest
 import stubs
 
@@ -24,6 +26,14 @@ def test_dry_run_tells_everything_and_touches_nothing(machine):
     assert releases(run.said) == ALL
     assert "+ minikube image build -t skald:" in run.said
     assert "nothing was changed" in run.said
+
+
+def test_fluent_bit_gets_the_tested_configuration(machine):
+    run = machine.run("install.sh", "--dry-run", "--namespace=store")
+    words = shlex.split(next(line for line in run.said.splitlines() if "--install fluent-bit" in line))
+    for name in ("fluent-bit", "opensearch"):
+        assert f"config.extraFiles.{name}\\.yaml=deploy/chart/skald/files/logging/{name}.yaml" in words
+    assert "logPaths=/var/log/containers/*_store_*.log" in words
 
 
 @pytest.mark.parametrize("options, absent", [

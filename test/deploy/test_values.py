@@ -6,6 +6,7 @@ import stubs
 import yaml
 
 CLUSTER = stubs.ROOT / "deploy/cluster"
+LOGGING = stubs.ROOT / "deploy/chart/skald/files/logging"
 # Where values name a container once and the chart starts it twice: Grafana's sidecars for dashboards and data sources.
 TWICE = {"sidecar"}
 PROXY = "gateway-minikube.yaml"
@@ -77,3 +78,15 @@ def test_versions_are_exact():
         version = re.search(rf"^{name}_version=(\S+)$", text, re.MULTILINE).group(1)
         assert re.fullmatch(r"v?\d+\.\d+\.\d+", version)
         assert chart.startswith("oci://") or chart.endswith(f"-{version}.tgz")
+
+
+def test_fluent_bit_has_what_its_configuration_asks_for():
+    values = load(CLUSTER / "values/fluentbit.yaml")
+    given = {one["name"]: one.get("value") for one in values["env"] + values["envWithTpl"]}
+    asked = set(re.findall(r"\$\{(\w+)\}", "".join(path.read_text(encoding="utf-8") for path in LOGGING.glob("*.yaml"))))
+    assert set(given) == asked
+    mounts = [one["mountPath"] for one in values["daemonSetVolumeMounts"] + values["extraVolumeMounts"]]
+    for name in ("STATE_FOLDER", "OPENSEARCH_CA_FILE"):
+        assert any(given[name] == mount or given[name].startswith(f"{mount}/") for mount in mounts), given[name]
+    forward = next(one for one in load(LOGGING / "fluent-bit.yaml")["pipeline"]["inputs"] if one["name"] == "forward")
+    assert [one["containerPort"] for one in values["extraPorts"]] == [forward["port"]]

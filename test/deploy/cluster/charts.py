@@ -63,6 +63,19 @@ def controller(kind):
     return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
+# As the chart of Fluent Bit puts its files into a ConfigMap.
+EXTRA_FILES = """apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ .Release.Name }}
+data:
+  {{- range $key, $value := .Values.config.extraFiles }}
+  {{ $key }}: |
+    {{- (tpl $value $) | nindent 4 }}
+  {{- end }}
+"""
+
+
 def to_yaml(documents):
     """As definitions are written: a document begins with ---, a member of spec with two spaces."""
     return "".join("---\n" + block(document) for document in documents)
@@ -86,6 +99,8 @@ def write_chart(folder, name):
     crds = to_yaml(definition(*entry, keep) for entry in definitions)
     files = {"Chart.yaml": f"apiVersion: v2\nname: {name}\nversion: {version}\n",
              "templates/controllers.yaml": to_yaml(controller(kind) for kind in controllers)}
+    if name == "fluent-bit":
+        files["templates/configmap.yaml"] = EXTRA_FILES
     if definitions:
         files["templates/crds.yaml" if keep else "crds/crds.yaml"] = crds
     with tarfile.open(folder / f"{name}-{version}.tgz", "w:gz") as archive:

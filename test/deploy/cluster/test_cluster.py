@@ -8,6 +8,7 @@ import pytest
 import api as cluster
 import charts
 
+LOGGING = cluster.ROOT / "deploy/chart/skald/files/logging"
 FOREIGN = "/apis/postgresql.cnpg.io/v1/namespaces/accounting/clusters"
 
 
@@ -113,6 +114,9 @@ def test_twice_in_a_row(api, install, untouched):
     assert "192.168.49.2 arch.homework grafana.arch.homework opensearch.arch.homework" in said
     first = settled(api)
     assert releases(api, "skald-logging") == ["dashboards", "fluent-bit", "opensearch"]
+    files = api.get("/api/v1/namespaces/skald-logging/configmaps/fluent-bit")["data"]
+    assert {name: text.strip() for name, text in files.items()} == {
+        name: (LOGGING / name).read_text(encoding="utf-8").strip() for name in ("fluent-bit.yaml", "opensearch.yaml")}
     password = api.get("/api/v1/namespaces/skald-logging/secrets/opensearch-admin")["data"]["password"]
     status, said = install()
     assert status == 0, said

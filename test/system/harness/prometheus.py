@@ -106,6 +106,16 @@ class Prometheus:
         except AssertionError:
             raise AssertionError(f"of {names} only {self.firing()} fire") from None
 
+    def wait_firing_for(self, name, services):
+        """Until the alert fires for these services and no other: each has its own, and they begin one by one."""
+        def whom():
+            return {one["service"] for one in self.firing().get(name, [])}
+
+        try:
+            wait_for("alerts", lambda: whom() == set(services), SEEN_SECONDS * SLOWER)
+        except AssertionError:
+            raise AssertionError(f"{name} fires for {sorted(whom())}, not for {sorted(services)}") from None
+
     def wait_over(self, *names):
         wait_for(f"the end of {names}", lambda: not set(names) & set(self.firing()), SEEN_SECONDS * SLOWER)
 

@@ -177,7 +177,7 @@ def test_saved_search_works(opensearch, tmp_path, one):
 
 
 def test_retention_is_for_our_indices_only():
-    """Index state management is in no repository, so that the policy's form is all that can be looked at here."""
+    """The plugin for index state management could not be had, so the policy's form is all that can be looked at."""
     states = {state["name"]: state for state in POLICY["states"]}
     assert [pattern for one in POLICY["ism_template"] for pattern in one["index_patterns"]] == ["app-logs-*"]
     kept = states[POLICY["default_state"]]
