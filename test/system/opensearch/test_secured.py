@@ -26,6 +26,33 @@ def set_up(opensearch, ca_file, password=None):
     return subprocess.run(["sh", LOGGING / "setup.sh"], env=environment, capture_output=True, text=True, timeout=180)
 
 
+def bulk(opensearch, secret, index, tmp_path):
+    lines = tmp_path / "lines"
+    lines.write_text(json.dumps({"create": {"_index": index}}) + '\n{"@timestamp":"2026-01-01T00:00:00Z","message":"one"}\n')
+    assert opensearch.ask(secret, "_bulk", "-H", "Content-Type: application/x-ndjson", "--data-binary", f"@{lines}") == 200
+    [item] = opensearch.answer()["items"]
+    return item["create"]["status"]
+
+
+def test_no_line_is_taken_before_the_template_is_there(opensearch, tmp_path):
+    index = "app-logs-2025.12.31"
+    assert bulk(opensearch, WRITER, index, tmp_path) == 404
+    assert opensearch.ask(ADMIN, index) == 404
+    assert set_up(opensearch, opensearch.ca_file).returncode == 0
+    assert bulk(opensearch, WRITER, index, tmp_path) == 201
+    assert opensearch.ask(ADMIN, f"{index}/_mapping") == 200
+    assert opensearch.answer()[index]["mappings"]["dynamic"] == "false"
+
+
+def test_set_up_again_changes_nothing(opensearch):
+    assert opensearch.ask(ADMIN, "_cluster/settings") == 200
+    before = opensearch.answer()
+    done = set_up(opensearch, opensearch.ca_file)
+    assert done.returncode == 0 and "permission" not in done.stdout, done
+    assert opensearch.ask(ADMIN, "_cluster/settings") == 200
+    assert opensearch.answer() == before
+
+
 def test_set_up_trusts_the_authority_of_the_secret(opensearch):
     done = set_up(opensearch, opensearch.ca_file)
     assert done.returncode == 0 and "The index template is in place." in done.stdout, done
@@ -50,14 +77,6 @@ def test_set_up_with_a_wrong_password_ends_at_once(opensearch):
 @pytest.mark.parametrize("name", KNOWN)
 def test_nobody_gets_in_by_a_known_password(opensearch, name):
     assert opensearch.ask((name, name), "") == 401
-
-
-def bulk(opensearch, secret, index, tmp_path):
-    lines = tmp_path / "lines"
-    lines.write_text(json.dumps({"create": {"_index": index}}) + '\n{"@timestamp":"2026-01-01T00:00:00Z","message":"one"}\n')
-    assert opensearch.ask(secret, "_bulk", "-H", "Content-Type: application/x-ndjson", "--data-binary", f"@{lines}") == 200
-    [item] = opensearch.answer()["items"]
-    return item["create"]["status"]
 
 
 def test_writer_adds_lines_and_does_nothing_else(opensearch, tmp_path):

@@ -47,8 +47,8 @@ wait_for() { # what, address
   done
 }
 
-put() { # what, address, file
-  request -X PUT -H 'Content-Type: application/json' --data-binary "@$3" "$2"
+put() { # what, address, @file or text
+  request -X PUT -H 'Content-Type: application/json' --data-binary "$3" "$2"
   case $status in 200 | 201) echo "$1 is in place." ;; *) fail "$1 is refused: $status" ;; esac
 }
 
@@ -69,7 +69,20 @@ put_policy() {
     ;;
   *) fail "The retention policy cannot be read: $status" ;;
   esac
-  put 'The retention policy' "$address" retention-policy.json
+  put 'The retention policy' "$address" @retention-policy.json
+}
+
+# Where OpenSearch is set to make no index of logs before all this, as install.sh sets it, it may from now on.
+permit_indices() {
+  address=$OPENSEARCH_URL/_cluster/settings
+  request "$address?include_defaults=true&filter_path=*.action.auto_create_index"
+  case $status$body in
+  200*'"-app-logs-*'*)
+    put 'The permission to make indices' "$address" '{"persistent": {"action.auto_create_index": "true"}}'
+    ;;
+  200*) ;;
+  *) fail "The settings cannot be read: $status" ;;
+  esac
 }
 
 import_objects() {
@@ -80,8 +93,9 @@ import_objects() {
 }
 
 wait_for OpenSearch "$OPENSEARCH_URL/_cluster/health?wait_for_status=yellow&timeout=10s"
-put 'The index template' "$OPENSEARCH_URL/_index_template/app-logs" index-template.json
+put 'The index template' "$OPENSEARCH_URL/_index_template/app-logs" @index-template.json
 put_policy
+permit_indices
 if [ -n "${DASHBOARDS_URL:-}" ]; then
   wait_for 'OpenSearch Dashboards' "$DASHBOARDS_URL/api/status"
   import_objects
