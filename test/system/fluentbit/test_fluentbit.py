@@ -7,6 +7,7 @@ import time
 import uuid
 
 import pytest
+import yaml
 
 from harness.check import problem
 from harness.fluentbit import LOCAL, FluentBit, NodeAgent, container_log, destination
@@ -14,6 +15,7 @@ from harness.goods import new_user, past, refill, saga
 from harness.logs import records
 from harness.metrics import metric
 from harness.opensearch import LOGGING, LOGS, OpenSearch, write_lines
+from harness.secured_opensearch import VALUES
 from harness.server import SLOWER
 from harness.shop import OneShop, SevenShops, opened
 from harness.wait import wait_for
@@ -166,6 +168,19 @@ def test_lines_of_containers(opensearch, agent):
         "pod_name": "order-5c9f8d-x2x4z", "namespace_name": "skald", "container_name": "order", "docker_id": file.stem[-64:]}}
     wanted = [{"@timestamp": when} | found | where for when, (_, found) in zip(times, SAYS)]
     assert distinct(opensearch.find("*:*")) == distinct(wanted)
+    assert_template_stands(opensearch)
+    assert agent.given_up() == 0
+
+
+def test_lines_wait_for_the_template(opensearch, agent):
+    """As with an OpenSearch that was just made: it takes none before it is set up."""
+    until_then = yaml.safe_load(VALUES["config"]["opensearch.yml"])["action.auto_create_index"]
+    opensearch.call("_cluster/settings", {"persistent": {"action.auto_create_index": until_then}}, "PUT")
+    agent.container("early").write_bytes(container_log([b"early"]))
+    wait_for("a line that is refused", lambda: agent.outputs("retries") > 0)
+    assert opensearch.call(f"{LOGS}/_mapping") == {}
+    opensearch.set_up()
+    wait_for_lines(opensearch, 1)
     assert_template_stands(opensearch)
     assert agent.given_up() == 0
 

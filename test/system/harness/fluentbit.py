@@ -100,10 +100,14 @@ class NodeAgent(FluentBit):
         except OSError:
             return None
 
+    def outputs(self, *names):
+        """The sum of these metrics over its outputs."""
+        metrics = wait_for("its metrics", lambda: self.ask("metrics"))
+        return sum(output[name] for output in metrics["output"].values() for name in names)
+
     def given_up(self):
         """How many lines its outputs have let go."""
-        metrics = wait_for("its metrics", lambda: self.ask("metrics"))
-        return sum(output[name] for output in metrics["output"].values() for name in GIVEN_UP)
+        return self.outputs(*GIVEN_UP)
 
     def forward(self, tag, messages):
         """As an application's appender does: a message and copies of some of its fields, each in its own second."""
