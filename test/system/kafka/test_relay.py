@@ -7,7 +7,11 @@ import itertools
 import json
 import pathlib
 import re
+import socket
+import subprocess
+import tempfile
 import threading
+import urllib.parse
 import uuid
 
 import psycopg2
@@ -17,7 +21,7 @@ from harness.cluster import Cluster
 from harness.kafka import Broker, Relay
 from harness.metrics import metric
 from harness.server import SANITIZED, SLOWER, skald
-from harness.wait import wait_for
+from harness.wait import free_port, wait_for
 
 ACCOUNTS = 4
 ROWS = 1500  # of each account
@@ -199,6 +203,59 @@ def test_ends_without_its_broker(place):
     again = place.started()
     wait_for("the row", lambda: place.broker.count(place.topic) == 1)
     again.stop()
+
+
+class Front:
+    """PostgreSQL behind a port of TCP."""
+
+    def __init__(self, cluster):
+        socket_folder, = urllib.parse.parse_qs(urllib.parse.urlsplit(cluster.url()).query)["host"]
+        self.folder = tempfile.TemporaryDirectory(prefix="skald-front-")
+        self.port = free_port()
+        self.sockets = []
+        config = pathlib.Path(self.folder.name) / "haproxy.cfg"
+        config.write_text(f"defaults\n  mode tcp\n  timeout connect 2s\n  timeout client 1h\n  timeout server 1h\n"
+                          f"listen postgresql\n  bind 127.0.0.1:{self.port}\n"
+                          f"  server one {socket_folder}/.s.PGSQL.5432\n")
+        self.process = subprocess.Popen(["haproxy", "-db", "-f", config], stdin=subprocess.DEVNULL)
+
+    def url(self, cluster):
+        there = urllib.parse.urlsplit(cluster.url())
+        return there._replace(netloc=f"{there.username}@127.0.0.1:{self.port}", query="").geturl()
+
+    def vanish(self):
+        """As a machine that is gone: connections end, and what tries to connect hears nothing, since nobody accepts and
+        the queue before the port is full."""
+        self.process.kill()
+        self.process.wait()
+        port = ("127.0.0.1", self.port)
+        self.sockets = [socket.socket() for _ in range(4)]
+        self.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.sockets[0].bind(port)
+        self.sockets[0].listen(0)
+        for one in self.sockets[1:]:
+            one.setblocking(False)
+            one.connect_ex(port)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        for one in self.sockets:
+            one.close()
+        self.folder.cleanup()
+
+
+def test_postgresql_whose_machine_is_gone_holds_up_nothing_else(place):
+    with contextlib.closing(Front(place.cluster)) as front:
+        relay = place.started(BILLING_DATABASE_URL=front.url(place.cluster), RELAY_HEARTBEAT="50ms")
+        wait_for("the slot to be read", lambda: metric(relay, "skald_relay_postgres_connected") == 1)
+        front.vanish()
+        wait_for("the loss", lambda: metric(relay, "skald_relay_postgres_connected") == 0)
+        lost = metric(relay, "skald_relay_errors_total", at="postgres")
+        wait_for("an attempt to have hung", lambda: metric(relay, "skald_relay_errors_total", at="postgres") > lost)
+        beats = metric(relay, "skald_relay_records_total")
+        wait_for("heartbeats", lambda: metric(relay, "skald_relay_records_total") > beats + 20)
+        relay.stop()
 
 
 def test_metrics_tell_what_goes_on(place):
