@@ -270,7 +270,8 @@ static int read_stream(Stream *s) {
   s->heard_us = s->told_us = loop_now_us();
   s->at = (RecordSource){.database = str_from(replication_database(s->connection))};
   int rc = read_on(s);
-  if (rc == E_CANCELED && tell_status(s) < 0) /* spares the next reader the repeats, no more than that */
+  bool ours = rc == E_CANCELED || rc == E_REFUSED; /* the end */
+  if (ours && tell_status(s) < 0)                  /* spares the next reader the repeats, no more than that */
     LOG(DEBUG, s->config.logger, "slot %s: the last position was not told", s->config.slot);
   return rc;
 }

@@ -460,6 +460,19 @@ def test_type_not_known_is_refused_in_the_stream(place):
         place.run("DROP TABLE public.shapes")
 
 
+def test_what_stands_before_a_refusal_is_published_once(place):
+    """However often it is started anew."""
+    for number in range(20):
+        place.run(INSERT, str(uuid.uuid4()), None, number)
+    place.run("INSERT INTO billing.history_billings (id, status) VALUES (gen_random_uuid(), repeat('x', 2000000))")
+    for _ in range(2):
+        relay = place.relay(RELAY_REFUSED_DELAY="0s")
+        relay.spawn()
+        assert relay.wait() == 1
+        assert "is larger than Kafka takes" in relay.text()
+    assert sorted(value["after"]["sum"] for value in place.values()) == list(range(20))
+
+
 def test_deletes_truncates_and_heartbeats(place):
     relay = place.started(RELAY_TRUNCATES="on", RELAY_SCHEMAS="off", RELAY_KEY_COLUMNS="none", RELAY_HEARTBEAT="100ms")
     key = str(uuid.uuid4())
