@@ -5,12 +5,15 @@ import collections
 import contextlib
 import itertools
 import json
+import os
 import pathlib
 import re
+import signal
 import socket
 import subprocess
 import tempfile
 import threading
+import time
 import urllib.parse
 import uuid
 
@@ -355,6 +358,38 @@ def test_huge_transaction_in_little_memory(place):
     assert most < 64 * MEGABYTE, most
     relay.stop()
     assert place.broker.count(place.topic) == count, "nothing came twice"
+
+
+def slow_down(pid, seconds):
+    """For so long a process hardly runs."""
+    for _ in range(seconds):
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(1)
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.01)
+
+
+def test_large_transaction_of_others_is_waited_for(place):
+    """PostgreSQL says nothing while it reads what is not published; a connection given up for that would begin again,
+    without end."""
+    place.run("CREATE TABLE public.bulk (n integer)")
+    relay = place.started()
+    sender, = place.run("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", place.slot)[0]
+    with contextlib.closing(place.cluster.connect()) as db, db.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("INSERT INTO public.bulk SELECT generate_series(1, 2000000)")
+        cursor.execute("SELECT pg_current_wal_insert_lsn()")
+        end, = cursor.fetchone()
+        wait_for("all that is to be read", lambda: place.run(
+            "SELECT sent_lsn >= %s FROM pg_stat_replication WHERE pid = %s", end, sender) == [(True,)], 120)
+        cursor.execute("COMMIT")
+    slow_down(sender, 30)
+    assert metric(relay, "skald_relay_errors_total", at="postgres") == 0
+    place.run(INSERT, str(uuid.uuid4()), None, 1)
+    wait_for("the row", lambda: place.broker.count(place.topic) == 1, 60 * SLOWER)
+    assert metric(relay, "skald_relay_errors_total", at="postgres") == 0
+    place.run("DROP TABLE public.bulk")
+    relay.stop()
 
 
 def test_standby_takes_over(place):
