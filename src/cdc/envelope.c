@@ -51,15 +51,17 @@ static int read_payload(const JsonValue *payload, Envelope *ret) {
   return E_OK;
 }
 
-/* Remembers the bytes in front of the payload of a value that has a schema before it and nothing behind it. */
+/* Remembers the bytes in front of the payload of a value that has a schema before it and nothing behind it. The tree's
+ * names stand in a copy of the value, in the same places unless they have an escape in them. */
 static void remember_schema(Buf *schema, Str value, const JsonValue *root) {
+  const Str head = STR("{\"schema\":");
   buf_clear(schema);
   const JsonValue *first = root->first, *payload = first ? first->next : NULL;
-  if (!payload || payload->next || !str_eq(first->name, STR("schema")) || !payload->first)
+  if (!str_starts(value, head) || !payload || payload->next || !payload->first)
     return;
-  size_t at = (uintptr_t)payload->first->name.p - (uintptr_t)value.p; /* beyond the value if it had an escape in it */
-  if (at >= 2 && at < value.n && memcmp(value.p + at - 2, "{\"", 2) == 0)
-    buf_add(schema, value.p, at - 2);
+  size_t at = (uintptr_t)payload->first->name.p - (uintptr_t)first->name.p; /* from that name, behind {" */
+  if (at < value.n - head.n && memcmp(value.p + at, "{\"", 2) == 0)
+    buf_add(schema, value.p, at);
 }
 
 /* Whether the value begins as remembered, and what follows is a whole payload and the end of the object around it. */

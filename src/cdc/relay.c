@@ -21,6 +21,7 @@
 #define KEPT_BUFFER (1024 * 1024)
 #define RETRY_US    1000000
 #define REPLACE_US  2000000 /* for the end of a producer that has failed */
+#define REFUSE_US   5000000 /* for what stands before a change that is refused */
 #define OLD_KEY     STR("__debezium.oldkey")
 #define NEW_KEY     STR("__debezium.newkey")
 #define TRACE       STR("traceparent")
@@ -80,11 +81,15 @@ static int64_t unix_ns(void) {
   return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* For good: to go on would be to lose or to falsify a change. */
+/* For good: to go on would be to lose or to falsify a change. The transactions before it are confirmed first, or each
+ * new start would publish them again. */
 static int refuse(Relay *r, Str reason) {
   snprintf(r->refusal, sizeof(r->refusal), "%.*s", STR_FMT(reason));
   LOG(ERROR, "relay", "stopped: %s", r->refusal);
   metric_add(metrics.refused, 1);
+  int64_t until_us = loop_now_us() + REFUSE_US;
+  for (int rc = E_OK; rc == E_OK && r->end_count > 0 && loop_now_us() < until_us;)
+    rc = stream_pause(r->stream, "relay: the last confirmations");
   return E_REFUSED;
 }
 

@@ -16,7 +16,6 @@
 #define ORIGIN_MOST       512     /* bytes of a replication origin's name, as PostgreSQL bounds it */
 #define STATUS_US         1000000 /* a confirmed position is told this often, and whenever the server asks */
 #define SILENCE_ASK_US    5000000
-#define SILENCE_MOST_US   20000000
 #define RETRY_FIRST_US    50000
 #define RETRY_MOST_US     2000000
 #define RETRY_BUSY_US     1000000
@@ -235,7 +234,7 @@ static int read_on(Stream *s) {
     TRY(rc);
     if (rc > 0)
       TRY(take_frame(s, message));
-    else if (loop_now_us() - s->heard_us > SILENCE_MOST_US)
+    else if (loop_now_us() - s->heard_us > REPLICATION_SILENCE_US)
       return E_TIMEOUT;
   }
   return s->failed ? E_UNAVAILABLE : end_fallback(s);
@@ -270,7 +269,8 @@ static int read_stream(Stream *s) {
   s->heard_us = s->told_us = loop_now_us();
   s->at = (RecordSource){.database = str_from(replication_database(s->connection))};
   int rc = read_on(s);
-  if (rc == E_CANCELED && tell_status(s) < 0) /* spares the next reader the repeats, no more than that */
+  bool ours = rc == E_CANCELED || rc == E_REFUSED; /* the end */
+  if (ours && tell_status(s) < 0)                  /* spares the next reader the repeats, no more than that */
     LOG(DEBUG, s->config.logger, "slot %s: the last position was not told", s->config.slot);
   return rc;
 }

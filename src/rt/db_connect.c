@@ -53,18 +53,25 @@ static int resolve_hosts(const char *dsn, Lookup *l) {
   return rc;
 }
 
-/* libpq may open another socket between two steps, so each step watches anew. */
+/* Not over before the socket is ready, whoever wakes the fiber meanwhile: libpq would wait for a connection that is not
+ * made yet, and all the process with it. libpq may open another socket between two steps, so each watches anew. */
+static int wait_for_socket(PGconn *pq, PostgresPollingStatusType status, int64_t deadline_us) {
+  int events = status == PGRES_POLLING_READING ? FD_READABLE : FD_WRITABLE, rc = E_OK;
+  Fd *socket = fd_watch(PQsocket(pq));
+  do
+    rc = fd_wait(socket, events, "postgres connect", deadline_us);
+  while (rc == E_OK && !fd_is_ready(socket));
+  fd_unwatch(socket);
+  return rc;
+}
+
 static int shake_hands(PGconn *pq) {
   int64_t deadline_us = loop_now_us() + DB_CONNECT_US;
   PostgresPollingStatusType status = PGRES_POLLING_WRITING;
   while (status != PGRES_POLLING_OK) {
     if (status == PGRES_POLLING_FAILED || PQstatus(pq) == CONNECTION_BAD)
       return E_UNAVAILABLE;
-    Fd *socket = fd_watch(PQsocket(pq));
-    int rc =
-        fd_wait(socket, status == PGRES_POLLING_READING ? FD_READABLE : FD_WRITABLE, "postgres connect", deadline_us);
-    fd_unwatch(socket);
-    TRY(rc);
+    TRY(wait_for_socket(pq, status, deadline_us));
     status = PQconnectPoll(pq);
   }
   return E_OK;

@@ -6,6 +6,10 @@
 #include "base/arena.h"
 #include "base/err.h"
 
+/* For so long a server that is well is never silent once it is asked for an answer, not even while it decodes a large
+ * transaction that is not for us. */
+#define REPLICATION_SILENCE_US 20000000
+
 typedef struct Replication Replication;
 
 /* Always gives a connection in *ret, which tells the error and wants replication_close. E_UNAVAILABLE, E_CANCELED. */

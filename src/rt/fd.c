@@ -12,6 +12,7 @@ _Static_assert((int)FD_READABLE == (int)UV_READABLE && (int)FD_WRITABLE == (int)
 struct Fd {
   uv_poll_t poll;
   Fiber *fiber;
+  bool ready;
 };
 
 Fd *fd_watch(int fd) {
@@ -34,13 +35,19 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
   (void)status; /* an error is found by who reads from the descriptor */
   (void)events;
   uv_poll_stop(poll);
+  ((Fd *)poll)->ready = true;
   fiber_wake(((Fd *)poll)->fiber);
 }
 
 int fd_wait(Fd *fd, int events, const char *why, int64_t deadline_us) {
   fd->fiber = fiber_current();
+  fd->ready = false;
   uv_poll_start(&fd->poll, events, on_ready);
   int rc = fiber_wait(why, deadline_us);
   uv_poll_stop(&fd->poll);
   return rc;
+}
+
+bool fd_is_ready(const Fd *fd) {
+  return fd->ready;
 }

@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { FD_READABLE = 1, FD_WRITABLE = 2 };
@@ -14,5 +15,6 @@ Fd *fd_watch(int fd);    /* the descriptor stays the caller's */
 void fd_unwatch(Fd *fd); /* takes NULL; before the descriptor is closed */
 /* One fiber at a time. 0 when the descriptor is ready, in error, or the fiber was woken otherwise. */
 MUST_CHECK int fd_wait(Fd *fd, int events, const char *why, int64_t deadline_us);
+bool fd_is_ready(const Fd *fd); /* whether the last wait ended by the descriptor */
 
 #endif

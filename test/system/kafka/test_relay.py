@@ -5,9 +5,16 @@ import collections
 import contextlib
 import itertools
 import json
+import os
 import pathlib
 import re
+import signal
+import socket
+import subprocess
+import tempfile
 import threading
+import time
+import urllib.parse
 import uuid
 
 import psycopg2
@@ -17,7 +24,7 @@ from harness.cluster import Cluster
 from harness.kafka import Broker, Relay
 from harness.metrics import metric
 from harness.server import SANITIZED, SLOWER, skald
-from harness.wait import wait_for
+from harness.wait import free_port, wait_for
 
 ACCOUNTS = 4
 ROWS = 1500  # of each account
@@ -201,6 +208,59 @@ def test_ends_without_its_broker(place):
     again.stop()
 
 
+class Front:
+    """PostgreSQL behind a port of TCP."""
+
+    def __init__(self, cluster):
+        socket_folder, = urllib.parse.parse_qs(urllib.parse.urlsplit(cluster.url()).query)["host"]
+        self.folder = tempfile.TemporaryDirectory(prefix="skald-front-")
+        self.port = free_port()
+        self.sockets = []
+        config = pathlib.Path(self.folder.name) / "haproxy.cfg"
+        config.write_text(f"defaults\n  mode tcp\n  timeout connect 2s\n  timeout client 1h\n  timeout server 1h\n"
+                          f"listen postgresql\n  bind 127.0.0.1:{self.port}\n"
+                          f"  server one {socket_folder}/.s.PGSQL.5432\n")
+        self.process = subprocess.Popen(["haproxy", "-db", "-f", config], stdin=subprocess.DEVNULL)
+
+    def url(self, cluster):
+        there = urllib.parse.urlsplit(cluster.url())
+        return there._replace(netloc=f"{there.username}@127.0.0.1:{self.port}", query="").geturl()
+
+    def vanish(self):
+        """As a machine that is gone: connections end, and what tries to connect hears nothing, since nobody accepts and
+        the queue before the port is full."""
+        self.process.kill()
+        self.process.wait()
+        port = ("127.0.0.1", self.port)
+        self.sockets = [socket.socket() for _ in range(4)]
+        self.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.sockets[0].bind(port)
+        self.sockets[0].listen(0)
+        for one in self.sockets[1:]:
+            one.setblocking(False)
+            one.connect_ex(port)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        for one in self.sockets:
+            one.close()
+        self.folder.cleanup()
+
+
+def test_postgresql_whose_machine_is_gone_holds_up_nothing_else(place):
+    with contextlib.closing(Front(place.cluster)) as front:
+        relay = place.started(BILLING_DATABASE_URL=front.url(place.cluster), RELAY_HEARTBEAT="50ms")
+        wait_for("the slot to be read", lambda: metric(relay, "skald_relay_postgres_connected") == 1)
+        front.vanish()
+        wait_for("the loss", lambda: metric(relay, "skald_relay_postgres_connected") == 0)
+        lost = metric(relay, "skald_relay_errors_total", at="postgres")
+        wait_for("an attempt to have hung", lambda: metric(relay, "skald_relay_errors_total", at="postgres") > lost)
+        beats = metric(relay, "skald_relay_records_total")
+        wait_for("heartbeats", lambda: metric(relay, "skald_relay_records_total") > beats + 20)
+        relay.stop()
+
+
 def test_metrics_tell_what_goes_on(place):
     relay = place.started()
     assert metric(relay, "skald_relay_kafka_connected") == metric(relay, "skald_relay_postgres_connected") == 1
@@ -298,6 +358,38 @@ def test_huge_transaction_in_little_memory(place):
     assert most < 64 * MEGABYTE, most
     relay.stop()
     assert place.broker.count(place.topic) == count, "nothing came twice"
+
+
+def slow_down(pid, seconds):
+    """For so long a process hardly runs."""
+    for _ in range(seconds):
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(1)
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.01)
+
+
+def test_large_transaction_of_others_is_waited_for(place):
+    """PostgreSQL says nothing while it reads what is not published; a connection given up for that would begin again,
+    without end."""
+    place.run("CREATE TABLE public.bulk (n integer)")
+    relay = place.started()
+    sender, = place.run("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", place.slot)[0]
+    with contextlib.closing(place.cluster.connect()) as db, db.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("INSERT INTO public.bulk SELECT generate_series(1, 2000000)")
+        cursor.execute("SELECT pg_current_wal_insert_lsn()")
+        end, = cursor.fetchone()
+        wait_for("all that is to be read", lambda: place.run(
+            "SELECT sent_lsn >= %s FROM pg_stat_replication WHERE pid = %s", end, sender) == [(True,)], 120)
+        cursor.execute("COMMIT")
+    slow_down(sender, 30)
+    assert metric(relay, "skald_relay_errors_total", at="postgres") == 0
+    place.run(INSERT, str(uuid.uuid4()), None, 1)
+    wait_for("the row", lambda: place.broker.count(place.topic) == 1, 60 * SLOWER)
+    assert metric(relay, "skald_relay_errors_total", at="postgres") == 0
+    place.run("DROP TABLE public.bulk")
+    relay.stop()
 
 
 def test_standby_takes_over(place):
@@ -401,6 +493,19 @@ def test_type_not_known_is_refused_in_the_stream(place):
     finally:
         place.run("ALTER PUBLICATION relayed DROP TABLE public.shapes")
         place.run("DROP TABLE public.shapes")
+
+
+def test_what_stands_before_a_refusal_is_published_once(place):
+    """However often it is started anew."""
+    for number in range(20):
+        place.run(INSERT, str(uuid.uuid4()), None, number)
+    place.run("INSERT INTO billing.history_billings (id, status) VALUES (gen_random_uuid(), repeat('x', 2000000))")
+    for _ in range(2):
+        relay = place.relay(RELAY_REFUSED_DELAY="0s")
+        relay.spawn()
+        assert relay.wait() == 1
+        assert "is larger than Kafka takes" in relay.text()
+    assert sorted(value["after"]["sum"] for value in place.values()) == list(range(20))
 
 
 def test_deletes_truncates_and_heartbeats(place):

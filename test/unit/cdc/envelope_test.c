@@ -90,6 +90,27 @@ TEST(a_delete_has_only_its_before) {
   CHECK_INT(e.lsn, 0);
 }
 
+TEST(a_schema_is_remembered_with_all_that_stands_before_the_payload) {
+  static const char front[] = "{\"schema\":{\"a\":1},\"payload\":";
+  static const struct {
+    const char *behind;
+    size_t remembered;
+  } values[] = {
+      {"{\"op\":\"c\",\"source\":{}}}", sizeof(front) - 1},
+      {"{\"\\u006fp\":\"c\",\"source\":{}}}", 0},
+      {"{\"op\":\"c\",\"source\":{}},\"more\":{}}", 0},
+  };
+  for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+    SCOPED_ARENA arena = arena_new();
+    Buf schema = {.arena = arena};
+    Envelope e = {0};
+    Str value = arena_printf(arena, "%s%s", front, values[i].behind);
+    CHECK_INT(envelope_parse(arena, value, &schema, &e), E_OK);
+    CHECK_INT(schema.n, values[i].remembered);
+    CHECK(memcmp(schema.n > 0 ? schema.p : "", front, schema.n) == 0);
+  }
+}
+
 /* What is remembered of one value decides nothing about the next. */
 TEST(a_schema_that_comes_again_is_skipped) {
   static const struct {
