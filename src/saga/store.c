@@ -189,17 +189,17 @@ int saga_store_finish(SagaStore *s, const SagaRun *run, SagaState end, const Sag
   return rc == E_FENCED ? was_done(s, run, end, deadline_us) : rc;
 }
 
-int saga_store_claim(SagaStore *s, Arena *arena, bool mine, List *ret) {
+int saga_store_claim(SagaStore *s, Arena *arena, bool mine, int64_t most, List *ret) {
   static const Field fields[] = {
       FIELD(SagaClaim, id, F_UUID),       FIELD(SagaClaim, type, F_TEXT),    FIELD(SagaClaim, state, F_TEXT),
       FIELD(SagaClaim, epoch, F_INT),     FIELD(SagaClaim, input, F_TEXT),   FIELD(SagaClaim, failedStep, F_TEXT),
       FIELD(SagaClaim, reason, F_TEXT),   FIELD(SagaClaim, traceId, F_TEXT), FIELD(SagaClaim, ageUs, F_INT),
       FIELD(SagaClaim, resumedUs, F_INT), FIELD(SagaClaim, skipped, F_TEXT), {0}};
   DbResult found;
-  TRY(db_exec(
-      s->db, arena,
-      DB_STMT(&s->claim, V_TEXT(s->owner), V_INT(s->lease_ms), V_TEXT(mine ? s->name : (Str){0}), V_INT(CLAIM_MOST)),
-      &found, loop_now_us() + STORE_US));
+  TRY(db_exec(s->db, arena,
+              DB_STMT(&s->claim, V_TEXT(s->owner), V_INT(s->lease_ms), V_TEXT(mine ? s->name : (Str){0}),
+                      V_INT(most < CLAIM_MOST ? most : CLAIM_MOST)),
+              &found, loop_now_us() + STORE_US));
   return db_read_rows(arena, &found, fields, sizeof(SagaClaim), ret);
 }
 
