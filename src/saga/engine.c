@@ -426,7 +426,11 @@ static void count_parked(SagaEngine *e, Arena *arena) {
 }
 
 static void expire(SagaEngine *e, Arena *arena) {
-  int rc = saga_store_expire(e->store, arena, saga_config.retention_us);
+  int rc = 1;
+  while (rc > 0) {
+    rc = saga_store_expire(e->store, arena, saga_config.retention_us);
+    arena_reset(arena);
+  }
   if (rc < 0)
     LOG(WARN, "saga", "ended sagas could not be deleted: %s", err_info(rc)->title);
 }
@@ -434,7 +438,7 @@ static void expire(SagaEngine *e, Arena *arena) {
 static void keep_house(void *arg) {
   SagaEngine *e = arg;
   SCOPED_ARENA arena = arena_new();
-  int64_t expire_at = loop_now_us() + RETENTION_EVERY_US;
+  int64_t expire_at = loop_now_us();
   do {
     count_parked(e, arena);
     if (loop_now_us() >= expire_at) {

@@ -66,7 +66,8 @@ typedef struct SagaParked {
 } SagaParked;
 /* How many are parked, by type; a type of which none is may be missing. */
 MUST_CHECK int saga_store_parked(SagaStore *s, Arena *arena, List *ret);
-/* Deletes ended sagas older than that, and what operators did to them. */
+/* Deletes a portion of the ended sagas older than that, and what operators did to them. Returns 1: there may be more.
+ */
 MUST_CHECK int saga_store_expire(SagaStore *s, Arena *arena, int64_t age_us);
 
 #endif
