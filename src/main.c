@@ -202,6 +202,7 @@ static void start(void *arg) {
                            .refused = http_metrics_refused,
                            .max_connections = (int)conf.client_connections,
                            .max_in_flight = (int)conf.in_flight,
+                           .at_once = service_at_once,
                            .request_us = conf.request_us,
                            .idle_us = conf.idle_us};
   if (http_server_start(&http) < 0) {

@@ -164,8 +164,14 @@ static void fill_request(const h2o_req_t *req, HttpRequest *out) {
   copy_headers(a, req, out);
 }
 
+static bool is_answered_at_once(const h2o_req_t *req) {
+  Str target = {req->input.path.base, req->input.path.len};
+  Str method = {req->input.method.base, req->input.method.len};
+  return server.config.at_once && server.config.at_once(method, str_cut(&target, '?'));
+}
+
 /* 0, or why the request is not even looked at. */
-static int admit(h2o_req_t *req, const char **ret_detail) {
+static int admit(h2o_req_t *req, bool at_once, const char **ret_detail) {
   if (server.closed) {
     *ret_detail = "the process is about to end";
     return E_UNAVAILABLE;
@@ -182,7 +188,7 @@ static int admit(h2o_req_t *req, const char **ret_detail) {
     *ret_detail = "the request target is longer than 8 KiB";
     return E_MALFORMED;
   }
-  if (server.in_flight >= server.config.max_in_flight) {
+  if (server.in_flight >= server.config.max_in_flight && !at_once) {
     *ret_detail = "too many requests in flight";
     return E_BUSY;
   }
@@ -210,7 +216,8 @@ static int on_request(h2o_handler_t *self, h2o_req_t *req) {
   *link = (Link){.req = req};
   server.unsent++;
   const char *detail = NULL;
-  int rc = admit(req, &detail);
+  bool at_once = is_answered_at_once(req);
+  int rc = admit(req, at_once, &detail);
   if (rc < 0) {
     refuse(req, rc, detail);
     return 0;
@@ -220,13 +227,15 @@ static int on_request(h2o_handler_t *self, h2o_req_t *req) {
   x->request.arena = a;
   x->link = link;
   fill_request(req, &x->request);
-  if (!fiber_start("request", handle, x)) {
+  if (!at_once && !fiber_start("request", handle, x)) {
     give_arena(a);
     refuse(req, E_BUSY, "too many fibers");
     return 0;
   }
   server.in_flight++;
   link->exchange = x;
+  if (at_once)
+    handle(x);
   return 0;
 }
 

@@ -15,8 +15,10 @@ typedef struct HttpServerConfig {
   void (*refused)(Str method, int status); /* an answer that was not the handler's, for the statistics */
   int max_connections;                     /* beyond it they are closed at once */
   int max_in_flight;                       /* requests; beyond it 503 */
-  int64_t request_us;                      /* each request's deadline */
-  int64_t idle_us;                         /* time for a head and body to arrive, and for keep-alive */
+  /* Requests that are answered even then, and when there is no fiber for them: the handler must not wait. NULL: none */
+  bool (*at_once)(Str method, Str path);
+  int64_t request_us; /* each request's deadline */
+  int64_t idle_us;    /* time for a head and body to arrive, and for keep-alive */
 } HttpServerConfig;
 
 /* Blocking, before the loop. Binds host:port, or returns E_SYSTEM with errno set (EADDRINUSE: busy). */

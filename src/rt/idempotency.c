@@ -12,6 +12,8 @@
 
 #define KEY_MAX            255
 #define RETENTION_EVERY_US (INT64_C(3600) * 1000000)
+#define EXPIRE_US          10000000
+#define EXPIRE_MOST        1000
 #define ANSWERS            16
 
 enum { REPLAYED, MISMATCHED, IN_PROGRESS, HITS };
@@ -59,8 +61,10 @@ void idempotency_prepare(Service *s) {
                               schema);
   s->keys->finish.text = text("UPDATE %s.idempotency SET status = $2, body = $3 WHERE key = $1 AND status = 0", schema);
   s->keys->forget.text = text("DELETE FROM %s.idempotency WHERE key = $1", schema);
-  s->keys->expire.text = text("DELETE FROM %s.idempotency WHERE created_at < now() - interval '24 hours'"
-                              " AND status <> 0",
+  /* In portions: one statement for all may take longer than a statement may, and then nothing would ever be deleted. */
+  s->keys->expire.text = text("DELETE FROM %1$s.idempotency WHERE ctid = ANY (ARRAY(SELECT ctid FROM %1$s.idempotency"
+                              " WHERE created_at < now() - interval '24 hours' AND status <> 0 LIMIT $1"
+                              " FOR UPDATE SKIP LOCKED))",
                               schema);
 }
 
@@ -161,14 +165,27 @@ DbStmt idempotency_answer(Req *req, DbStmt answer) {
   return (DbStmt){keyed_answer(req->service, answer), values, answer.count + 1};
 }
 
+/* Returns 1: there may be more. */
+static int expire_portion(Service *s, Arena *arena) {
+  DbResult gone;
+  TRY(db_exec(s->db, arena, DB_STMT(&s->keys->expire, V_INT(EXPIRE_MOST)), &gone, loop_now_us() + EXPIRE_US));
+  return gone.affected == EXPIRE_MOST;
+}
+
+static void expire(Service *s, Arena *arena) {
+  int rc = 1;
+  while (rc > 0) {
+    rc = expire_portion(s, arena);
+    arena_reset(arena);
+  }
+  if (rc < 0)
+    LOG(WARN, "idempotency", "%s: old keys could not be deleted: %s", s->def->name, err_info(rc)->title);
+}
+
 void idempotency_retention(void *service) {
   Service *s = service;
   SCOPED_ARENA arena = arena_new();
-  while (fiber_sleep(RETENTION_EVERY_US) == 0) {
-    DbStmt expire = {&s->keys->expire, NULL, 0};
-    int rc = db_exec(s->db, arena, expire, NULL, loop_now_us() + RETENTION_EVERY_US);
-    if (rc < 0)
-      LOG(WARN, "idempotency", "%s: old keys could not be deleted: %s", s->def->name, err_info(rc)->title);
-    arena_reset(arena);
-  }
+  do
+    expire(s, arena);
+  while (fiber_sleep(RETENTION_EVERY_US) == 0);
 }

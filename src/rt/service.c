@@ -293,14 +293,25 @@ void service_init(const char *ktor_address) {
     commons[i].requests = http_metrics_route(commons[i].path, "GET");
 }
 
+/* COMMONS: not one of them. */
+static int find_common(Str path) {
+  int i = 0;
+  while (i < COMMONS && !str_eq(path, str_from(commons[i].path)))
+    i++;
+  return i;
+}
+
+bool service_at_once(Str method, Str path) {
+  return (str_eq(method, STR("GET")) || str_eq(method, STR("HEAD"))) && find_common(path) < COMMONS;
+}
+
 /* NULL: not one of them. */
 static const HttpSeries *answer_common(const HttpRequest *request, HttpReply *reply) {
-  for (int i = 0; i < COMMONS; i++)
-    if (str_eq(request->path, str_from(commons[i].path))) {
-      commons[i].answer(reply, request->arena);
-      return commons[i].requests;
-    }
-  return NULL;
+  int i = find_common(request->path);
+  if (i == COMMONS)
+    return NULL;
+  commons[i].answer(reply, request->arena);
+  return commons[i].requests;
 }
 
 static const HttpSeries *answer(HttpRequest *request, HttpReply *reply) {

@@ -69,5 +69,7 @@ void service_not_ready(void); /* /readyz is 503 from now on: send no more reques
  * deadline is left as it is. */
 void service_stop_all(int64_t deadline_us);
 void service_handle(HttpRequest *request, HttpReply *reply); /* the HttpHandler of this process */
+/* Health, metrics and the like: service_handle answers them without waiting for anything. */
+bool service_at_once(Str method, Str path);
 
 #endif

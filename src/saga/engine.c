@@ -27,7 +27,8 @@ const Option saga_options[] = {
     {"SAGA_RETENTION", OPTION_MILLIS, &saga_config.retention_us, "10080m", 60000, 31536000000, NULL,
      "how long ended sagas are kept", false},
     {"SAGA_RUNNING_MOST", OPTION_INT, &saga_config.running_most, "1500", 1, 100000, NULL,
-     "sagas one process drives at once; beyond it new ones are answered 503", false},
+     "sagas one process drives at once; beyond it new ones are answered 503, and half as many more are taken over",
+     false},
     {"SAGA_CALLS_PER_SERVICE", OPTION_INT, &saga_config.calls_per_target, "256", 1, 4096, NULL,
      "concurrent calls to one participant", false},
     {"SAGA_PARK_REFUSALS", OPTION_INT, &saga_config.park_refusals, "10", 1, 1000000, NULL,
@@ -318,6 +319,12 @@ static void resume_steps(SagaRun *run, Str skipped) {
   }
 }
 
+/* What others left behind is taken over in portions, because each saga driven holds fibers, and without a free one no
+ * request is answered. New sagas leave some room, so that a crowd of them cannot keep the old ones out. */
+static int64_t takeover_room(const SagaEngine *e) {
+  return saga_config.running_most + (saga_config.running_most + 1) / 2 - e->active_count;
+}
+
 /* The fiber it starts goes on with the saga's trace. */
 static void adopt(SagaEngine *e, const SagaClaim *claim) {
   static const SagaType unknown = {.name = "unknown"};
@@ -351,7 +358,8 @@ static void recover(void *arg) {
   while (!e->stopping) {
     List claims = {0};
     e->claiming = true;
-    int rc = saga_store_claim(e->store, arena, mine, &claims);
+    int64_t room = takeover_room(e);
+    int rc = room > 0 ? saga_store_claim(e->store, arena, mine, room, &claims) : 0;
     FiberContext own = *fiber_context();
     for (size_t i = 0; i < claims.count; i++)
       adopt(e, &((SagaClaim *)claims.items)[i]);
@@ -361,7 +369,7 @@ static void recover(void *arg) {
     if (rc < 0 && rc != E_UNAVAILABLE)
       LOG(WARN, "saga", "looking for abandoned sagas failed: %s", err_info(rc)->title);
     arena_reset(arena);
-    if (rc == 0 && claims.count == 0)
+    if (rc == 0 && claims.count == 0 && room > 0)
       mine = false; /* all that an earlier process of our name left is ours now */
     if (claims.count == 0 && fiber_sleep(rc < 0 ? 200000 : saga_config.lease_us / 10) < 0)
       return;
@@ -418,7 +426,11 @@ static void count_parked(SagaEngine *e, Arena *arena) {
 }
 
 static void expire(SagaEngine *e, Arena *arena) {
-  int rc = saga_store_expire(e->store, arena, saga_config.retention_us);
+  int rc = 1;
+  while (rc > 0) {
+    rc = saga_store_expire(e->store, arena, saga_config.retention_us);
+    arena_reset(arena);
+  }
   if (rc < 0)
     LOG(WARN, "saga", "ended sagas could not be deleted: %s", err_info(rc)->title);
 }
@@ -426,7 +438,7 @@ static void expire(SagaEngine *e, Arena *arena) {
 static void keep_house(void *arg) {
   SagaEngine *e = arg;
   SCOPED_ARENA arena = arena_new();
-  int64_t expire_at = loop_now_us() + RETENTION_EVERY_US;
+  int64_t expire_at = loop_now_us();
   do {
     count_parked(e, arena);
     if (loop_now_us() >= expire_at) {

@@ -9,14 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CLAIM_MOST 64
-#define STORE_US   5000000
+#define CLAIM_MOST  64
+#define EXPIRE_MOST 1000
+#define STORE_US    5000000
 
 struct SagaStore {
   Db *db;
   Str name, owner;
   int64_t lease_ms;
-  Sql begin, compensate, park, finish, look, claim, renew, release, parked, expire, forget, show, list, list_open;
+  Sql begin, compensate, park, finish, look, claim, renew, release, parked, expire, show, list, list_open;
   SagaStoreOperate operate;
 };
 
@@ -115,11 +116,14 @@ SagaStore *saga_store_new(const char *schema) {
                 " NULL",
                 schema);
   s->parked = statement("SELECT type, count(*) FROM %1$s.saga WHERE due_at = 'infinity' GROUP BY type", schema);
+  /* In portions, found by the key: ids are made in the order of time. One statement for all would have to read the
+   * whole table, and where that takes longer than a statement may, nothing would ever be deleted. */
   s->expire =
-      statement("DELETE FROM %1$s.saga WHERE finished_at < clock_timestamp() - $1 * interval '1 millisecond'", schema);
-  s->forget = statement("DELETE FROM %1$s.saga_operation o WHERE NOT EXISTS"
-                        " (SELECT FROM %1$s.saga WHERE id = o.saga_id)",
-                        schema);
+      statement("WITH gone AS (DELETE FROM %1$s.saga WHERE id = ANY (ARRAY(SELECT id FROM %1$s.saga WHERE id < $1"
+                " AND finished_at < now() - $2 * interval '1 millisecond' ORDER BY id LIMIT $3"
+                " FOR UPDATE SKIP LOCKED)) RETURNING id), trails AS (DELETE FROM %1$s.saga_operation WHERE"
+                " saga_id IN (SELECT id FROM gone)) SELECT count(*) FROM gone",
+                schema);
   return s;
 }
 
@@ -189,17 +193,17 @@ int saga_store_finish(SagaStore *s, const SagaRun *run, SagaState end, const Sag
   return rc == E_FENCED ? was_done(s, run, end, deadline_us) : rc;
 }
 
-int saga_store_claim(SagaStore *s, Arena *arena, bool mine, List *ret) {
+int saga_store_claim(SagaStore *s, Arena *arena, bool mine, int64_t most, List *ret) {
   static const Field fields[] = {
       FIELD(SagaClaim, id, F_UUID),       FIELD(SagaClaim, type, F_TEXT),    FIELD(SagaClaim, state, F_TEXT),
       FIELD(SagaClaim, epoch, F_INT),     FIELD(SagaClaim, input, F_TEXT),   FIELD(SagaClaim, failedStep, F_TEXT),
       FIELD(SagaClaim, reason, F_TEXT),   FIELD(SagaClaim, traceId, F_TEXT), FIELD(SagaClaim, ageUs, F_INT),
       FIELD(SagaClaim, resumedUs, F_INT), FIELD(SagaClaim, skipped, F_TEXT), {0}};
   DbResult found;
-  TRY(db_exec(
-      s->db, arena,
-      DB_STMT(&s->claim, V_TEXT(s->owner), V_INT(s->lease_ms), V_TEXT(mine ? s->name : (Str){0}), V_INT(CLAIM_MOST)),
-      &found, loop_now_us() + STORE_US));
+  TRY(db_exec(s->db, arena,
+              DB_STMT(&s->claim, V_TEXT(s->owner), V_INT(s->lease_ms), V_TEXT(mine ? s->name : (Str){0}),
+                      V_INT(most < CLAIM_MOST ? most : CLAIM_MOST)),
+              &found, loop_now_us() + STORE_US));
   return db_read_rows(arena, &found, fields, sizeof(SagaClaim), ret);
 }
 
@@ -239,6 +243,12 @@ int saga_store_parked(SagaStore *s, Arena *arena, List *ret) {
 }
 
 int saga_store_expire(SagaStore *s, Arena *arena, int64_t age_us) {
-  const DbStmt statements[] = {DB_STMT(&s->expire, V_INT(age_us / 1000)), {&s->forget, NULL, 0}};
-  return db_group(s->db, arena, statements, 2, NULL, loop_now_us() + STORE_US);
+  static const uint8_t lowest[10];
+  Uuid young = uuid_v7(loop_unix_ms() - age_us / 1000, lowest);
+  DbResult found;
+  int64_t gone = 0;
+  TRY(db_exec(s->db, arena, DB_STMT(&s->expire, V_UUID(young), V_INT(age_us / 1000), V_INT(EXPIRE_MOST)), &found,
+              loop_now_us() + STORE_US));
+  TRY(str_to_int(db_cell(&found, 0, 0), &gone));
+  return gone == EXPIRE_MOST;
 }

@@ -50,10 +50,9 @@ typedef struct SagaClaim {
   int64_t ageUs, resumedUs; /* since its begin, and since an operator last set it going, else the same */
   Str skipped;              /* names of steps that an operator took as done or undone, with commas between */
 } SagaClaim;
-/* Takes over up to 64 sagas whose lease has run out; with mine also those that an earlier life of a process of our name
- * left behind.
- */
-MUST_CHECK int saga_store_claim(SagaStore *s, Arena *arena, bool mine, List *ret);
+/* Takes over sagas whose lease has run out, at most so many, and never more than 64; with mine also those that an
+ * earlier life of a process of our name left behind. */
+MUST_CHECK int saga_store_claim(SagaStore *s, Arena *arena, bool mine, int64_t most, List *ret);
 typedef struct SagaLost {
   int64_t at; /* in the array given */
 } SagaLost;
@@ -67,7 +66,8 @@ typedef struct SagaParked {
 } SagaParked;
 /* How many are parked, by type; a type of which none is may be missing. */
 MUST_CHECK int saga_store_parked(SagaStore *s, Arena *arena, List *ret);
-/* Deletes ended sagas older than that, and what operators did to them. */
+/* Deletes a portion of the ended sagas older than that, and what operators did to them. Returns 1: there may be more.
+ */
 MUST_CHECK int saga_store_expire(SagaStore *s, Arena *arena, int64_t age_us);
 
 #endif

@@ -349,3 +349,36 @@ def test_process_that_ends_keeps_nothing(seven):
     finally:
         seven.execute("order", "DELETE FROM \"order\".saga WHERE type = 'unheard-of'")
     server.start()
+
+
+def test_takeovers_leave_room_for_requests():
+    """A process that comes back to more sagas than it may drive goes on answering, and comes to all of them in time."""
+    stuck, most, fibers = 100, 10, 64
+    shop = SevenShops(SAGA_LEASE="3s")
+    with contextlib.ExitStack() as stack:
+        gate = Gate(shop.ports["delivery"])
+        stack.callback(gate.close)
+        shop.more["DELIVERY_URL"] = gate.url
+        stack.enter_context(opened(shop))
+        server = shop.servers["order"]
+        with gate.refusing("/cancel", status=503):
+            for _ in range(stuck):
+                assert shop.post(SAGA, saga(when=past()), Prefer="respond-async").status == 202
+            wait_for("sagas that cannot end", lambda: in_state(shop, "COMPENSATING") == stuck, 20 * SLOWER)
+            server.kill()
+            server.settings |= {"MAX_FIBERS": fibers, "SAGA_RUNNING_MOST": most}
+            server.start()
+            taken, seen = most * 3 // 2, gate.refused
+            wait_for("takeovers", lambda: metric(server, "skald_saga_takeovers_total") >= taken, 20 * SLOWER)
+            wait_for("sagas being driven", lambda: gate.refused >= seen + 4 * taken, 20 * SLOWER)
+            assert scrape(server).total("skald_sagas_running") == taken
+            problem(shop.post(SAGA, saga()), 503)
+            ok(shop.get("/order/saga?state=COMPENSATING"))
+        wait_for("all to end", lambda: in_state(shop, "COMPENSATED") == stuck, 60 * SLOWER)
+        ok(shop.post(SAGA, saga()))
+        shop.assert_sound()
+        shop.stop()
+
+
+def in_state(shop, name):
+    return shop.value("order", 'SELECT count(*) FROM "order".saga WHERE state = %s', name)
