@@ -360,13 +360,20 @@ def test_huge_transaction_in_little_memory(place):
     assert place.broker.count(place.topic) == count, "nothing came twice"
 
 
+def running_ms(pid):
+    """How long a process has had a processor."""
+    return int(pathlib.Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e6
+
+
 def slow_down(pid, seconds):
-    """For so long a process hardly runs."""
-    for _ in range(seconds):
+    """For so long a process gets a hundredth of a processor."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        before = running_ms(pid)
+        wait_for("its turn", lambda: running_ms(pid) > before + 10, pause=0.002)
         os.kill(pid, signal.SIGSTOP)
         time.sleep(1)
         os.kill(pid, signal.SIGCONT)
-        time.sleep(0.01)
 
 
 def test_large_transaction_of_others_is_waited_for(place):
