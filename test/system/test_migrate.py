@@ -180,6 +180,35 @@ def test_patience_with_a_maker_has_an_end(cluster, started):
         assert maker.end() == 0, maker.said
 
 
+def test_slot_of_another_kind_is_not_taken_for_ours(cluster, started):
+    migrated(started)
+    run(cluster, "SELECT pg_drop_replication_slot(%s)", SLOT)
+    run(cluster, "SELECT pg_create_physical_replication_slot(%s)", SLOT)
+    migration = started()
+    assert migration.end() == 1
+    assert f"the physical replication slot {SLOT} belongs to no database or to another plugin" in migration.said
+
+
+def test_slot_that_is_lost_is_told_of(cluster, started):
+    """Its events are gone, but Billing need not stand still for them."""
+    migrated(started)
+    run(cluster, "ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+    cluster.stop()
+    cluster.start()
+    for _ in range(3):
+        run(cluster, "SELECT pg_logical_emit_message(false, 'fill', repeat('x', 1000))")
+        run(cluster, "SELECT pg_switch_wal()")
+    run(cluster, "CHECKPOINT")
+    assert run(cluster, "SELECT wal_status FROM pg_replication_slots WHERE slot_name = %s", SLOT) == [("lost",)]
+    migration = started()
+    assert migration.end() == 0
+    assert f"the replication slot {SLOT} is lost: WAL that it needs has been removed" in migration.said
+    run(cluster, "SELECT pg_drop_replication_slot(%s)", SLOT)
+    again = started()
+    assert (again.end(), again.said) == (0, "")
+    assert slot(cluster) == (True, None)
+
+
 # ---- a slot of a time before slots went along to standbys ----
 
 @pytest.fixture
