@@ -127,6 +127,28 @@ def test_patience_with_a_reader_has_an_end(cluster, started):
     assert run(cluster, HAS_TRACES) == [(True,)]
 
 
+SLOW_VACUUM = """ALTER TABLE billing.history_billings SET (autovacuum_vacuum_cost_delay = 100,
+                 autovacuum_vacuum_cost_limit = 1, autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0)"""
+VACUUMED = """SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'
+              AND query LIKE 'autovacuum: VACUUM%%billing.history_billings%%'"""
+
+
+def test_autovacuum_makes_way(cluster, started):
+    """PostgreSQL ends it for whoever waits for its lock, but not before deadlock_timeout, which is a second."""
+    migrated(started)
+    run(cluster, WITHOUT_TRACES)
+    run(cluster, SLOW_VACUUM)
+    run(cluster, "INSERT INTO billing.history_billings (id) SELECT gen_random_uuid() FROM generate_series(1, 50000)")
+    run(cluster, "DELETE FROM billing.history_billings")
+    run(cluster, "ALTER SYSTEM SET autovacuum_naptime = '1s'")
+    run(cluster, "ALTER SYSTEM SET deadlock_timeout = '1s'")
+    run(cluster, "SELECT pg_reload_conf()")
+    wait_for("autovacuum", lambda: run(cluster, VACUUMED), 2 * END_SECONDS)
+    migration = started(MIGRATE_TIMEOUT="5s")
+    assert migration.end() == 0, migration.said
+    assert run(cluster, HAS_TRACES) == [(True,)]
+
+
 # ---- the slot ----
 
 def slot(cluster):
