@@ -32,16 +32,24 @@ typedef struct End { /* up to lsn all is stored once the record is */
   int64_t commit_us; /* 0: no transaction's, the server's own progress */
 } End;
 
+typedef struct Sent {
+  uint64_t lsn; /* of its change; 0: a heartbeat */
+  uint32_t size;
+} Sent;
+
 struct Relay {
   RelayConfig config;
   Stream *stream;
   KafkaProducer *producer;
-  int64_t produced, confirmed; /* of this producer */
-  int64_t bytes;               /* in flight */
-  uint32_t sizes[RECORDS];     /* by the record's number */
+  int64_t produced, confirmed;   /* of this producer */
+  int64_t bytes;                 /* in flight */
+  Sent sent[RECORDS];            /* by the record's number */
+  uint64_t alone_from, alone_to; /* changes that stand here are sent one by one; 0: none */
+  bool alone;                    /* the last record is such a one */
   End ends[ENDS];
   int first_end, end_count;
   int64_t transaction_us;               /* commit time of the transaction in work; 0: none */
+  int64_t left_us;                      /* of the oldest that the last connection left unconfirmed; 0: none */
   int64_t kafka_errors, counted_errors; /* counted: PostgreSQL's, in the metrics */
   Buf key, other_key, value;
   char refusal[512];
@@ -97,9 +105,21 @@ static const End *first_end(const Relay *r) {
   return r->end_count > 0 ? &r->ends[r->first_end] : NULL;
 }
 
+static int64_t oldest_us(const Relay *r) {
+  for (int i = 0; i < r->end_count; i++)
+    if (r->ends[(r->first_end + i) % ENDS].commit_us)
+      return r->ends[(r->first_end + i) % ENDS].commit_us;
+  return r->transaction_us;
+}
+
+static void confirm(Relay *r, uint64_t lsn) {
+  stream_confirm(r->stream, lsn);
+  r->left_us = 0;
+}
+
 static void confirm_ends(Relay *r) {
   for (const End *end = first_end(r); end && end->record <= r->confirmed; end = first_end(r)) {
-    stream_confirm(r->stream, end->lsn);
+    confirm(r, end->lsn);
     r->first_end = (r->first_end + 1) % ENDS;
     r->end_count--;
   }
@@ -111,7 +131,7 @@ static void on_progress(void *arg) {
   KafkaProgress progress;
   kafka_producer_progress(r->producer, &progress);
   while (r->confirmed < progress.confirmed)
-    r->bytes -= r->sizes[++r->confirmed % RECORDS];
+    r->bytes -= r->sent[++r->confirmed % RECORDS].size;
   if (!r->stream)
     return;
   confirm_ends(r);
@@ -123,7 +143,22 @@ static void on_progress(void *arg) {
 
 static void open_producer(Relay *r) {
   r->produced = r->confirmed = r->bytes = 0;
+  r->alone = false;
   r->producer = kafka_producer_new(&(KafkaProducerConfig){r->config.brokers, on_progress, r});
+}
+
+/* A broker refuses a whole batch, for being larger than the topic takes as well as for one record in it. The client
+ * library makes no smaller one of it, so its records are sent one by one when they come again: then each goes that can,
+ * and what is behind one that cannot is not written again and again. */
+static void send_alone(Relay *r, int64_t from) {
+  r->alone_from = r->alone_to = 0;
+  for (int64_t n = from; n <= r->produced; n++) {
+    uint64_t lsn = r->sent[n % RECORDS].lsn;
+    if (lsn && (!r->alone_from || lsn < r->alone_from))
+      r->alone_from = lsn;
+    if (lsn > r->alone_to)
+      r->alone_to = lsn;
+  }
 }
 
 /* After the connection to PostgreSQL: all that is not confirmed comes again anyway. */
@@ -136,39 +171,26 @@ static void replace_failed_producer(Relay *r) {
       STR_FMT(kafka_producer_error(r->producer)));
   r->kafka_errors++;
   metric_add(metrics.kafka_errors, 1);
+  send_alone(r, progress.failed);
   KafkaProducer *failed = r->producer;
   open_producer(r);
   kafka_producer_close(failed, loop_now_us() + REPLACE_US);
 }
 
-static int try_produce(Relay *r, const KafkaRecord *record) {
-  int64_t size = (int64_t)(record->key.n + record->value.n);
+/* lsn: of the change; 0: it is none. */
+static int try_produce(Relay *r, const KafkaRecord *record, uint64_t lsn) {
+  int64_t size = (int64_t)(record->key.n + record->value.n), in_flight = r->produced - r->confirmed;
+  bool alone = lsn && lsn >= r->alone_from && lsn <= r->alone_to;
   bool room = r->bytes == 0 || r->bytes + size <= r->config.in_flight_bytes;
-  if (!room || r->produced - r->confirmed >= RECORDS)
+  if (!room || in_flight >= RECORDS || (in_flight > 0 && (alone || r->alone)))
     return E_BUSY;
   TRY(kafka_produce(r->producer, record));
-  r->sizes[++r->produced % RECORDS] = (uint32_t)size;
+  r->sent[++r->produced % RECORDS] = (Sent){lsn, (uint32_t)size};
+  r->alone = alone;
   r->bytes += size;
   metric_add(metrics.records, 1);
   metric_add(metrics.bytes, (double)size);
   return E_OK;
-}
-
-static int produce(Relay *r, const RecordTable *table, Str key, Str value, const KafkaHeader *header) {
-  KafkaRecord record = {.topic = record_topic(table).p,
-                        .partition = KAFKA_BY_KEY,
-                        .key = key,
-                        .value = value,
-                        .headers = header,
-                        .header_count = header ? 1 : 0};
-  int rc = E_OK;
-  while ((rc = try_produce(r, &record)) == E_BUSY)
-    TRY(stream_pause(r->stream, "relay: room in flight"));
-  if (rc != E_TOO_LARGE)
-    return rc;
-  SCOPED_ARENA arena = arena_new();
-  return refuse(
-      r, arena_printf(arena, "a record of %zu bytes for topic %s is larger than Kafka takes", value.n, record.topic));
 }
 
 typedef struct Change {
@@ -176,6 +198,25 @@ typedef struct Change {
   const RecordSource *at;
   const PgoTuple *before, *after;
 } Change;
+
+static int produce(Relay *r, const Change *c, Str key, Str value, const KafkaHeader *header) {
+  KafkaRecord record = {.topic = record_topic(c->table).p,
+                        .partition = KAFKA_BY_KEY,
+                        .key = key,
+                        .value = value,
+                        .headers = header,
+                        .header_count = header ? 1 : 0};
+  int rc = E_OK;
+  while ((rc = try_produce(r, &record, c->at->lsn)) == E_BUSY)
+    TRY(stream_pause(r->stream, "relay: room in flight"));
+  if (rc == E_UNAVAILABLE)
+    stream_fail(r->stream);
+  if (rc != E_TOO_LARGE)
+    return rc;
+  SCOPED_ARENA arena = arena_new();
+  return refuse(
+      r, arena_printf(arena, "a record of %zu bytes for topic %s is larger than Kafka takes", value.n, record.topic));
+}
 
 static int refuse_value(Relay *r, const Change *c, Str column) {
   SCOPED_ARENA arena = arena_new();
@@ -203,8 +244,8 @@ static int publish(Relay *r, const Change *c, char op, Str key, const KafkaHeade
   buf_clear(&r->value);
   if (record_value(&r->value, c->table, c->at, op, c->before, c->after, unix_ns(), &column) < 0)
     return refuse_value(r, c, column);
-  TRY(produce(r, c->table, key, buf_view(&r->value), header));
-  return op == 'd' && r->config.tombstones ? produce(r, c->table, key, (Str){0}, header) : E_OK;
+  TRY(produce(r, c, key, buf_view(&r->value), header));
+  return op == 'd' && r->config.tombstones ? produce(r, c, key, (Str){0}, header) : E_OK;
 }
 
 /* A changed key is a delete under the old one and a create under the new one, each naming the other. */
@@ -276,7 +317,7 @@ static void take_settled(void *arg, uint64_t lsn, int64_t commit_us) {
   if (commit_us)
     metric_add(metrics.transactions, 1);
   if (r->end_count == 0 && r->confirmed == r->produced)
-    stream_confirm(r->stream, lsn);
+    confirm(r, lsn);
   else
     add_end(r, lsn, commit_us);
   fiber_wake(r->closer);
@@ -285,6 +326,8 @@ static void take_settled(void *arg, uint64_t lsn, int64_t commit_us) {
 /* The records in flight are still the producer's, but they confirm no position any more. */
 static void forget_ends(void *arg) {
   Relay *r = arg;
+  if (!r->left_us)
+    r->left_us = oldest_us(r);
   r->end_count = 0;
   r->transaction_us = 0;
   fiber_wake(r->closer);
@@ -346,7 +389,7 @@ static void beat(void *arg) {
     Buf key = {0}, value = {0};
     record_heartbeat(&key, &value, &r->config.style, unix_ns() / 1000000);
     KafkaRecord record = {.topic = topic.p, .partition = 0, .key = buf_view(&key), .value = buf_view(&value)};
-    int rc = try_produce(r, &record);
+    int rc = try_produce(r, &record, 0);
     if (rc < 0 && rc != E_BUSY)
       LOG(DEBUG, "relay", "no heartbeat: %s", err_info(rc)->name);
     buf_free(&key);
@@ -397,13 +440,10 @@ void relay_status(const Relay *r, RelayStatus *ret) {
   ret->postgres = stream.connected;
   ret->waiting = stream.waiting;
   ret->postgres_errors = stream.failures;
-  if (stream.flushed_lsn && stream.received_lsn > stream.flushed_lsn)
-    ret->lag_bytes = (int64_t)(stream.received_lsn - stream.flushed_lsn);
-  int64_t oldest_us = first_end(r) ? first_end(r)->commit_us : 0;
-  if (oldest_us == 0)
-    oldest_us = r->transaction_us;
-  if (oldest_us > 0)
-    ret->lag_us = unix_ns() / 1000 - oldest_us;
+  ret->lag_bytes = stream.lag_bytes;
+  int64_t since_us = r->left_us ? r->left_us : oldest_us(r);
+  if (since_us > 0 && !stream.waiting) /* else it is the other process's */
+    ret->lag_us = unix_ns() / 1000 - since_us;
 }
 
 Str relay_refusal(const Relay *r) {

@@ -21,18 +21,19 @@ typedef struct SlotMigration {
 
 typedef struct SlotState {
   bool exists, ready;
+  bool lost;         /* it can never be read again */
   bool stays_behind; /* when a standby takes over; it need not */
   Str user;          /* process id of who makes or reads it */
 } SlotState;
 
 static int check_slot(SlotMigration *m, const DbResult *found) {
-  Str database = db_cell(found, 0, 0), level = db_cell(found, 0, 2);
-  if (database.p && !str_eq(db_cell(found, 0, 1), STR("t"))) {
-    m->error = arena_printf(m->arena, "the replication slot %s belongs to database %.*s or to another plugin", m->slot,
-                            STR_FMT(database));
+  Str type = db_cell(found, 0, 0), level = db_cell(found, 0, 2);
+  if (type.p && !str_eq(db_cell(found, 0, 1), STR("t"))) {
+    m->error = arena_printf(m->arena, "the %.*s replication slot %s belongs to %.*s or to another plugin",
+                            STR_FMT(type), m->slot, STR_FMT(db_cell(found, 0, 6)));
     return E_CONFLICT;
   }
-  if (!database.p && !str_eq(level, STR("logical"))) {
+  if (!type.p && !str_eq(level, STR("logical"))) {
     m->error = arena_printf(m->arena,
                             "PostgreSQL runs with wal_level=%.*s, and change events need logical: "
                             "ALTER SYSTEM SET wal_level = 'logical', then restart the server",
@@ -47,15 +48,17 @@ static int find_slot(SlotMigration *m, SlotState *ret) {
   DbResult found;
   Str sql =
       arena_printf(m->arena,
-                   "SELECT s.database, s.database = current_database() AND s.plugin IN ('pgoutput', ''), l.level, "
-                   "s.confirmed_flush_lsn IS NOT NULL, to_jsonb(s) ->> 'failover' = 'false', s.active_pid "
-                   "FROM (SELECT current_setting('wal_level')) AS l(level) LEFT JOIN pg_replication_slots s "
+                   "SELECT s.slot_type, s.database = current_database() AND s.plugin IN ('pgoutput', ''), l.level, "
+                   "s.confirmed_flush_lsn IS NOT NULL, to_jsonb(s) ->> 'failover' = 'false', s.active_pid, "
+                   "coalesce('database ' || s.database, 'no database'), s.wal_status = 'lost' FROM (SELECT "
+                   "current_setting('wal_level')) AS l(level) LEFT JOIN pg_replication_slots s "
                    "ON s.slot_name = '%s'",
                    m->slot);
   TRY(db_script_run(m->db, sql.p, m->arena, &found, &m->error));
   TRY(check_slot(m, &found));
   *ret = (SlotState){.exists = db_cell(&found, 0, 0).p != NULL,
                      .ready = str_eq(db_cell(&found, 0, 3), STR("t")),
+                     .lost = str_eq(db_cell(&found, 0, 7), STR("t")),
                      .stays_behind = str_eq(db_cell(&found, 0, 4), STR("t")),
                      .user = db_cell(&found, 0, 5)};
   return E_OK;
@@ -103,6 +106,15 @@ static void take_along(SlotMigration *m, Str reader) {
             m->slot, STR_FMT(m->error));
 }
 
+/* Not replaced here: what lies between must be seen to first, and Billing goes on without. */
+static void tell_lost(const SlotMigration *m) {
+  fprintf(stderr,
+          "skald: the replication slot %s is lost: WAL that it needs has been removed. It gives no events until it is "
+          "made anew: SELECT pg_drop_replication_slot('%s'), then migrate again. What happened in between stays in "
+          "Billing's history; skald audit lists it\n",
+          m->slot, m->slot);
+}
+
 /* From PostgreSQL 17 on it goes along to a standby, if it is told to. */
 static int create_slot(SlotMigration *m) {
   Str sql = arena_printf(m->arena,
@@ -117,7 +129,9 @@ static int make_slot(SlotMigration *m) {
   for (;;) {
     SlotState slot;
     TRY(find_slot(m, &slot));
-    if (slot.ready && slot.stays_behind)
+    if (slot.ready && slot.lost)
+      tell_lost(m);
+    else if (slot.ready && slot.stays_behind)
       take_along(m, slot.user);
     if (slot.ready)
       return E_OK;

@@ -10,7 +10,7 @@
  * must exist before it. Making it takes until the transactions that are open have ended, so the caller must hold none
  * that has written; where another process makes it, that is waited for while the patience lasts. From PostgreSQL 17 on
  * the slot goes along to a standby that takes over, an older one too, unless somebody reads it now. Blocks. What went
- * wrong, and what to do, is printed. */
+ * wrong, and what to do, is printed; for a slot that is lost no more than that. */
 MUST_CHECK int slot_migrate(const char *dsn, const char *slot, int64_t patience_us);
 
 #endif

@@ -32,8 +32,8 @@ struct Stream {
   Arena *scratch;
   bool reading, waiting, in_transaction;
   RecordSource at;
-  char origin[ORIGIN_MOST]; /* at.origin points here */
-  uint64_t received_lsn, flushed_lsn;
+  char origin[ORIGIN_MOST];                      /* at.origin points here */
+  uint64_t first_lsn, received_lsn, flushed_lsn; /* of this connection; 0: none yet */
   int64_t heard_us, told_us, failures;
   bool asked;           /* the server wants a status */
   bool failed;          /* the connection is to end */
@@ -164,6 +164,8 @@ static int take_frame(Stream *s, Str bytes) {
   PgoFrame frame;
   TRY(pgoutput_frame(bytes, &frame));
   s->heard_us = loop_now_us();
+  if (!s->first_lsn)
+    s->first_lsn = frame.type == 'w' ? frame.start_lsn : frame.end_lsn;
   if (frame.end_lsn > s->received_lsn)
     s->received_lsn = frame.end_lsn;
   if (frame.type == 'w')
@@ -260,7 +262,6 @@ static int read_stream(Stream *s) {
   char name[32];
   const char *publication = NULL;
   snprintf(name, sizeof(name), "skald-%s", s->config.logger);
-  s->failed = false;
   TRY(replication_open(s->config.dsn, name, &s->connection));
   TRY(choose_publication(s, &publication));
   TRY(replication_start(s->connection, s->config.slot, publication));
@@ -269,8 +270,8 @@ static int read_stream(Stream *s) {
   s->heard_us = s->told_us = loop_now_us();
   s->at = (RecordSource){.database = str_from(replication_database(s->connection))};
   int rc = read_on(s);
-  bool ours = rc == E_CANCELED || rc == E_REFUSED; /* the end */
-  if (ours && tell_status(s) < 0)                  /* spares the next reader the repeats, no more than that */
+  bool ours = rc == E_CANCELED || rc == E_REFUSED || s->failed; /* the end */
+  if (ours && tell_status(s) < 0) /* spares the next reader the repeats, no more than that */
     LOG(DEBUG, s->config.logger, "slot %s: the last position was not told", s->config.slot);
   return rc;
 }
@@ -291,8 +292,9 @@ static void log_problem(Stream *s, int rc) {
 /* The positions too: a server restored from elsewhere may count them anew. */
 static void forget(Stream *s) {
   s->reading = s->in_transaction = s->asked = s->announced = false;
-  s->received_lsn = s->flushed_lsn = 0;
+  s->first_lsn = s->received_lsn = s->flushed_lsn = 0;
   s->handler->forget(s->arg);
+  s->failed = false;
   drop_tables(s);
 }
 
@@ -371,5 +373,8 @@ void stream_confirm(Stream *s, uint64_t lsn) {
 }
 
 void stream_status(const Stream *s, StreamStatus *ret) {
-  *ret = (StreamStatus){s->reading, s->waiting, s->received_lsn, s->flushed_lsn, s->failures};
+  uint64_t behind_lsn = s->flushed_lsn ? s->flushed_lsn : s->first_lsn;
+  *ret = (StreamStatus){.connected = s->reading, .waiting = s->waiting, .failures = s->failures};
+  if (behind_lsn && s->received_lsn > behind_lsn)
+    ret->lag_bytes = (int64_t)(s->received_lsn - behind_lsn);
 }

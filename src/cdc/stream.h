@@ -17,11 +17,10 @@ typedef struct StreamConfig { /* all strings outlive the stream */
 } StreamConfig;
 
 typedef struct StreamStatus {
-  bool connected;        /* it reads */
-  bool waiting;          /* another process reads the slot */
-  uint64_t received_lsn; /* the server's position as it last told it; 0: not connected */
-  uint64_t flushed_lsn;  /* confirmed on this connection; 0: nothing yet */
-  int64_t failures;      /* connections lost or not made so far */
+  bool connected;    /* it reads */
+  bool waiting;      /* another process reads the slot */
+  int64_t lag_bytes; /* of WAL received on this connection and not confirmed */
+  int64_t failures;  /* connections lost or not made so far, those not counted that stream_fail ended */
 } StreamStatus;
 
 typedef struct StreamTable { /* a table as announced on this connection */
@@ -55,7 +54,8 @@ void stream_close(Stream *s); /* in another fiber: tells the last confirmed posi
  * of the connection. */
 MUST_CHECK int stream_pause(Stream *s, const char *why);
 void stream_wake(Stream *s);
-void stream_fail(Stream *s);                  /* ends the connection: everything not confirmed comes again */
+/* Ends the connection, or the one that is being made: everything not confirmed comes again. */
+void stream_fail(Stream *s);
 void stream_confirm(Stream *s, uint64_t lsn); /* all before lsn is stored */
 void stream_status(const Stream *s, StreamStatus *ret);
 

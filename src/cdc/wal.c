@@ -192,9 +192,7 @@ static void wal_status(const Source *source, SourceStatus *ret) {
   const Chunk *oldest = s->handed ? s->handed : s->filling;
   StreamStatus stream;
   stream_status(s->stream, &stream);
-  *ret = (SourceStatus){.connected = stream.connected};
-  if (stream.flushed_lsn && stream.received_lsn > stream.flushed_lsn)
-    ret->lag_bytes = (int64_t)(stream.received_lsn - stream.flushed_lsn);
+  *ret = (SourceStatus){.connected = stream.connected, .lag_bytes = stream.lag_bytes};
   if (oldest->count > 0)
     ret->lag_us = unix_ns() / 1000 - oldest->oldest_us;
 }

@@ -9,8 +9,9 @@
 
 #define LOCK "SELECT pg_advisory_lock(7236873)" /* any number, the same for all of us */
 /* Whoever comes behind one that waits for a lock waits too. So a migration gives up before the services' statements do,
- * and lets pass what has gathered. */
-#define BRIEF_LOCKS "SET LOCAL lock_timeout = '1s'"
+ * which is after 3 s, and lets pass what has gathered. Not before deadlock_timeout, mostly 1 s, is over: only then does
+ * PostgreSQL end an autovacuum that holds the lock, which may otherwise take hours. */
+#define BRIEF_LOCKS "SET LOCAL lock_timeout = '2s'"
 #define LET_PASS    "SELECT pg_sleep(1)"
 
 typedef struct Migration {

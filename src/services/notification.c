@@ -223,10 +223,14 @@ static const Sql insert_rows = {
     "FROM ROWS FROM (json_to_recordset($1::json) AS (id uuid, \"historyId\" uuid, \"billingId\" uuid, \"userId\" uuid, "
     "email text, message text, lsn bigint)) WITH ORDINALITY AS r ORDER BY r.ordinality ON CONFLICT (history_id) DO "
     "NOTHING"};
-/* $1: a list of dead_letter_fields. */
+/* $1: a list of dead_letter_fields. In a topic or a cluster made anew a position comes again and is another event's:
+ * then the payload's digest tells them apart. */
 static const Sql insert_dead_letters = {
-    "INSERT INTO notification.dead_letters (position, reason, payload) SELECT d.position, d.reason, d.payload "
-    "FROM json_to_recordset($1::json) AS d(position text, reason text, payload text) ON CONFLICT DO NOTHING"};
+    "INSERT INTO notification.dead_letters (position, reason, payload) SELECT CASE WHEN old.position IS NULL OR "
+    "old.payload IS NOT DISTINCT FROM d.payload THEN d.position ELSE d.position || ' ' || "
+    "encode(sha256(convert_to(coalesce(d.payload, ''), 'UTF8')), 'hex') END, d.reason, d.payload "
+    "FROM json_to_recordset($1::json) AS d(position text, reason text, payload text) "
+    "LEFT JOIN notification.dead_letters old ON old.position = d.position ON CONFLICT DO NOTHING"};
 static const Sql select_due = {"SELECT DISTINCT billing_id FROM (SELECT billing_id FROM notification.notifications "
                                "WHERE address_at <= clock_timestamp() ORDER BY attempts, address_at LIMIT 64) AS due"};
 static const Sql select_pending = {

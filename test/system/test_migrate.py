@@ -127,6 +127,28 @@ def test_patience_with_a_reader_has_an_end(cluster, started):
     assert run(cluster, HAS_TRACES) == [(True,)]
 
 
+SLOW_VACUUM = """ALTER TABLE billing.history_billings SET (autovacuum_vacuum_cost_delay = 100,
+                 autovacuum_vacuum_cost_limit = 1, autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0)"""
+VACUUMED = """SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'
+              AND query LIKE 'autovacuum: VACUUM%%billing.history_billings%%'"""
+
+
+def test_autovacuum_makes_way(cluster, started):
+    """PostgreSQL ends it for whoever waits for its lock, but not before deadlock_timeout, which is a second."""
+    migrated(started)
+    run(cluster, WITHOUT_TRACES)
+    run(cluster, SLOW_VACUUM)
+    run(cluster, "INSERT INTO billing.history_billings (id) SELECT gen_random_uuid() FROM generate_series(1, 50000)")
+    run(cluster, "DELETE FROM billing.history_billings")
+    run(cluster, "ALTER SYSTEM SET autovacuum_naptime = '1s'")
+    run(cluster, "ALTER SYSTEM SET deadlock_timeout = '1s'")
+    run(cluster, "SELECT pg_reload_conf()")
+    wait_for("autovacuum", lambda: run(cluster, VACUUMED), 2 * END_SECONDS)
+    migration = started(MIGRATE_TIMEOUT="5s")
+    assert migration.end() == 0, migration.said
+    assert run(cluster, HAS_TRACES) == [(True,)]
+
+
 # ---- the slot ----
 
 def slot(cluster):
@@ -178,6 +200,35 @@ def test_patience_with_a_maker_has_an_end(cluster, started):
         assert f"is still making the slot {SLOT}" in other.said
         writer.rollback()
         assert maker.end() == 0, maker.said
+
+
+def test_slot_of_another_kind_is_not_taken_for_ours(cluster, started):
+    migrated(started)
+    run(cluster, "SELECT pg_drop_replication_slot(%s)", SLOT)
+    run(cluster, "SELECT pg_create_physical_replication_slot(%s)", SLOT)
+    migration = started()
+    assert migration.end() == 1
+    assert f"the physical replication slot {SLOT} belongs to no database or to another plugin" in migration.said
+
+
+def test_slot_that_is_lost_is_told_of(cluster, started):
+    """Its events are gone, but Billing need not stand still for them."""
+    migrated(started)
+    run(cluster, "ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+    cluster.stop()
+    cluster.start()
+    for _ in range(3):
+        run(cluster, "SELECT pg_logical_emit_message(false, 'fill', repeat('x', 1000))")
+        run(cluster, "SELECT pg_switch_wal()")
+    run(cluster, "CHECKPOINT")
+    assert run(cluster, "SELECT wal_status FROM pg_replication_slots WHERE slot_name = %s", SLOT) == [("lost",)]
+    migration = started()
+    assert migration.end() == 0
+    assert f"the replication slot {SLOT} is lost: WAL that it needs has been removed" in migration.said
+    run(cluster, "SELECT pg_drop_replication_slot(%s)", SLOT)
+    again = started()
+    assert (again.end(), again.said) == (0, "")
+    assert slot(cluster) == (True, None)
 
 
 # ---- a slot of a time before slots went along to standbys ----

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from harness.check import ok
-from harness.goods import new_account, refill, saga
+from harness.goods import new_account, new_user, refill, saga
 from harness.server import SLOWER
 from harness.shop import SERVICES, SevenShops, opened
 from harness.wait import wait_for
@@ -23,6 +23,13 @@ CREATE TEMPORARY TABLE again ON COMMIT DROP AS SELECT * FROM billing.history_bil
 DELETE FROM billing.history_billings WHERE id IN (SELECT id FROM again);
 INSERT INTO billing.history_billings SELECT * FROM again;
 COMMIT
+"""
+
+
+RENUMBER = """
+UPDATE notification.notifications n SET lsn = o.place - o.total FROM
+  (SELECT id, row_number() OVER (ORDER BY lsn, seq) AS place, count(*) OVER () AS total
+   FROM notification.notifications) o WHERE n.id = o.id
 """
 
 
@@ -126,7 +133,7 @@ def dump(shop, service, folder):
 
 def restore_dump(shop, service, folder):
     with contextlib.closing(shop.cluster.connect("postgres")) as db, db.cursor() as cursor:
-        cursor.execute(f'DROP DATABASE "{service}" WITH (FORCE)')
+        cursor.execute(f'DROP DATABASE IF EXISTS "{service}" WITH (FORCE)')
         cursor.execute(f'CREATE DATABASE "{service}"')
     run(program(shop, "pg_restore"), "-d", shop.cluster.url(service), folder / service)
 
@@ -152,6 +159,31 @@ def test_dumps_of_a_resting_shop_are_whole(seven, tmp_path):
     seven.assert_sound()
     assert seven.value("order", 'SELECT count(*) FROM "order".orders WHERE id = %s', late) == 0
     place(seven)
+
+
+def test_dumps_in_a_new_cluster_keep_the_order_of_notifications(seven, tmp_path):
+    """The positions in its log begin anew, below those that the notifications have."""
+    user = new_user(seven)
+    for _ in range(3):
+        seven.query("billing", "SELECT pg_logical_emit_message(false, 'fill', 'x'), pg_switch_wal()")
+    for number in (1, 2):
+        refill(seven, user["billingId"], number)
+    seven.settle()
+    seven.stop()
+    for service in SERVICES:
+        dump(seven, service, tmp_path)
+    seven.forget_connections()
+    seven.cluster.stop()
+    shutil.rmtree(seven.cluster.dir.resolve() / "data")
+    seven.cluster.start()
+    for service in SERVICES:
+        restore_dump(seven, service, tmp_path)
+    seven.execute("notification", RENUMBER)
+    come_back(seven)
+    refill(seven, user["billingId"], 3)
+    seven.assert_sound()
+    told = [one["message"] for one in ok(seven.get(f"/notification/notification/{user['id']}"))]
+    assert [re.search(r"now holds (\d+)|opened", one)[1] for one in told] == [None, "1", "3", "6"]
 
 
 def restore_torn(shop, older, folder):

@@ -210,6 +210,22 @@ def test_poison_is_put_aside_and_stops_nothing(stream):
     stream.assert_told_in_order()
 
 
+def test_poison_of_a_topic_made_anew_is_kept_beside_the_old(stream):
+    """Its offsets begin anew, so what was put aside before stands at the same position."""
+    for text in ("the first", "the second"):
+        stream.put(text)
+        stream.flush()
+        server = stream.replica()
+        wait_for("the poison", lambda server=server: handled(server, "dead") == 1)
+        server.stop()
+        stream.broker.delete_topic(stream.topic)
+        wait_for("its end", lambda: stream.topic not in stream.broker.topics())
+        stream.make_topic()
+    assert sorted(payload for _, payload in stream.dead().values()) == ["the first", "the second"]
+    positions = sorted(stream.dead())
+    assert positions[0] == f"{stream.topic}/0/0" and positions[1].startswith(f"{stream.topic}/0/0 ")
+
+
 def test_order_of_an_account_whatever_the_partition(stream):
     stream.add_users(5)
     batches = []

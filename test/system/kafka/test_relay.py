@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -28,6 +29,7 @@ from harness.wait import free_port, wait_for
 
 ACCOUNTS = 4
 ROWS = 1500  # of each account
+BACKLOG = 1000
 MEGABYTE = 1 << 20
 INSERT = """INSERT INTO billing.history_billings (id, billing_id, sum, last_value_wallet, current_value_wallet,
             type_operation, status) VALUES (%s, %s, %s, 100, 99.5, 'BUY', 'SUCCESS') ON CONFLICT DO NOTHING"""
@@ -298,6 +300,75 @@ def test_record_that_kafka_refuses_is_sent_until_it_takes_it(place):
     place.broker.set_topic(place.topic, "max.message.bytes", 100_000)
     wait_for("the row", lambda: place.broker.count(place.topic) == 1, 60 * SLOWER)
     wait_for("its position", lambda: place.lag() == 0)
+    relay.stop()
+
+
+def test_batch_larger_than_the_topic_takes_goes_in_parts(place):
+    """Each of its records would fit."""
+    place.broker.set_topic(place.topic, "max.message.bytes", 20_000)
+    relay = place.started()
+    place.broker.kill()
+    for number in range(1, BACKLOG + 1):
+        place.run(INSERT, str(uuid.uuid4()), None, number)
+    wait_for("the backlog", lambda: metric(relay, "skald_relay_in_flight_records") == BACKLOG)
+    place.broker.start()
+    wait_for("the rows", lambda: place.broker.count(place.topic) >= BACKLOG, 60 * SLOWER)
+    wait_for("their position", lambda: place.lag() == 0)
+    assert refused_by_kafka(relay) >= 1, "the batches were small enough"
+    relay.stop()
+
+
+def test_what_is_behind_a_refused_record_is_not_sent_again_and_again(place):
+    place.broker.set_topic(place.topic, "max.message.bytes", 100_000)
+    relay = place.started()
+    place.run("BEGIN; INSERT INTO billing.history_billings (id, sum, status) VALUES (%s, 0, %s);" +
+              "INSERT INTO billing.history_billings (id, billing_id, sum, status) SELECT gen_random_uuid(), "
+              "gen_random_uuid(), n, 'S' FROM generate_series(1, %s) n; COMMIT", str(uuid.uuid4()),
+              random.Random(1).randbytes(100_000).hex(), BACKLOG)
+    wait_for("two refusals", lambda: refused_by_kafka(relay) >= 2, 60 * SLOWER)
+    count, refused = place.broker.count(place.topic), refused_by_kafka(relay)
+    assert count <= BACKLOG
+    wait_for("more refusals", lambda: refused_by_kafka(relay) >= refused + 3, 60 * SLOWER)
+    assert place.broker.count(place.topic) == count
+    assert metric(relay, "skald_relay_lag_seconds") > 0
+    place.broker.set_topic(place.topic, "max.message.bytes", 1_000_000)
+    wait_for("the position", lambda: place.lag() == 0, 60 * SLOWER)
+    assert sorted({value["after"]["sum"] for value in place.values()}) == list(range(BACKLOG + 1))
+    relay.stop()
+
+
+def test_lag_is_told_whatever_else_is_in_flight(place):
+    relay = place.started(RELAY_HEARTBEAT="50ms")
+    wait_for("heartbeats", lambda: metric(relay, "skald_relay_records_total") > 1)
+    place.broker.kill()
+    wait_for("heartbeats in flight", lambda: metric(relay, "skald_relay_in_flight_records") > 2)
+    place.run("SELECT pg_switch_wal()")
+    seen = metric(relay, "skald_relay_lag_bytes")
+    place.run("CREATE TEMPORARY TABLE elsewhere (n integer)")
+    wait_for("the server's word", lambda: metric(relay, "skald_relay_lag_bytes") > seen)
+    place.run(INSERT, str(uuid.uuid4()), None, 1)
+    wait_for("its age", lambda: metric(relay, "skald_relay_lag_seconds") > 0)
+    place.broker.start()
+    wait_for("the end of the lag", lambda: metric(relay, "skald_relay_lag_seconds") == 0, 60 * SLOWER)
+    relay.stop()
+
+
+def test_lag_outlives_the_connection(place):
+    """The broker is away, and PostgreSQL for a moment too: what is not confirmed does not get any younger."""
+    relay = place.started()
+    place.broker.kill()
+    place.run(INSERT, str(uuid.uuid4()), None, 1)
+    wait_for("its age", lambda: metric(relay, "skald_relay_lag_seconds") > 0)
+    before = metric(relay, "skald_relay_lag_seconds")
+    place.run("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s", place.slot)
+    wait_for("the loss to be counted", lambda: metric(relay, "skald_relay_errors_total", at="postgres") == 1)
+    assert metric(relay, "skald_relay_lag_seconds") > before
+    wait_for("the row in flight again", lambda: metric(relay, "skald_relay_in_flight_records") == 2)
+    assert metric(relay, "skald_relay_lag_seconds") > before
+    place.run("SELECT pg_switch_wal()")
+    wait_for("the bytes", lambda: metric(relay, "skald_relay_lag_bytes") > MEGABYTE)
+    place.broker.start()
+    wait_for("the end of the lag", lambda: metric(relay, "skald_relay_lag_seconds") == 0, 60 * SLOWER)
     relay.stop()
 
 
