@@ -46,8 +46,9 @@ bool record_has_key(const RecordTable *table); /* without one keys are null */
 MUST_CHECK int record_key(Buf *out, const RecordTable *table, const PgoTuple *row);
 MUST_CHECK int record_key_header(Buf *out, const RecordTable *table, const PgoTuple *row);
 /* The value of a change, in the field order of Debezium 3.5; op is one of c u d t. Either row may be NULL; a create
- * does not show before, nor a delete after. An unchanged value that was not sent is taken from before. E_RANGE: a value
- * that has no form in JSON; *ret_column tells whose, and out is as it was. */
+ * does not show before, nor a delete after. An unchanged value that was not sent is taken from before. out is empty or
+ * holds an earlier value of the same table, which this one takes the place of: the schema, most of it, stays. E_RANGE:
+ * a value that has no form in JSON; *ret_column tells whose, and out is empty. */
 MUST_CHECK int record_value(Buf *out, const RecordTable *table, const RecordSource *source, char op,
                             const PgoTuple *before, const PgoTuple *after, int64_t now_ns, Str *ret_column);
 

@@ -52,6 +52,7 @@ struct Relay {
   int64_t left_us;                      /* of the oldest that the last connection left unconfirmed; 0: none */
   int64_t kafka_errors, counted_errors; /* counted: PostgreSQL's, in the metrics */
   Buf key, other_key, value;
+  const RecordTable *value_of; /* whose the last value is, or NULL */
   char refusal[512];
   bool stopping;
   Fiber *starter, *heart; /* NULL once they have ended */
@@ -241,7 +242,9 @@ static int publish(Relay *r, const Change *c, char op, Str key, const KafkaHeade
   Str column = {0};
   if (r->value.cap > KEPT_BUFFER)
     buf_free(&r->value);
-  buf_clear(&r->value);
+  if (r->value_of != c->table)
+    buf_clear(&r->value);
+  r->value_of = c->table;
   if (record_value(&r->value, c->table, c->at, op, c->before, c->after, unix_ns(), &column) < 0)
     return refuse_value(r, c, column);
   TRY(produce(r, c, key, buf_view(&r->value), header));
@@ -287,6 +290,7 @@ static int prepare_table(void *arg, StreamTable *table) {
   RecordFacts facts;
   RecordTable *prepared = NULL;
   Str error = {0};
+  r->value_of = NULL; /* a new table may stand where an earlier one stood */
   TRY(catalog_read(r->config.catalog, table->arena, &table->relation, &facts));
   if (record_table_new(table->arena, &r->config.style, &table->relation, &facts, &prepared, &error) < 0)
     return refuse(r, error);

@@ -67,8 +67,12 @@ static void statement_name(const Sql *sql, char out[32]) {
 
 static void on_poll(uv_poll_t *handle, int status, int events);
 
+/* To start a poll anew is two system calls, even if nothing changes. */
 static void watch(DbConn *c, bool writing) {
-  uv_poll_start(c->poll, UV_READABLE | (writing ? UV_WRITABLE : 0), on_poll);
+  int events = UV_READABLE | (writing ? UV_WRITABLE : 0);
+  if (events != c->watched)
+    uv_poll_start(c->poll, events, on_poll);
+  c->watched = events;
 }
 
 /* The connection is of no use any more; its fiber cleans up. */
@@ -273,6 +277,7 @@ static int open_conn(DbConn *c) {
   if (!c->poll || uv_poll_init(loop_uv(), c->poll, PQsocket(c->pq)) < 0)
     abort();
   c->poll->data = c;
+  c->watched = 0;
   watch(c, false);
   return 0;
 }

@@ -58,6 +58,8 @@ static int resolve_hosts(const char *dsn, Lookup *l) {
 static int wait_for_socket(PGconn *pq, PostgresPollingStatusType status, int64_t deadline_us) {
   int events = status == PGRES_POLLING_READING ? FD_READABLE : FD_WRITABLE, rc = E_OK;
   Fd *socket = fd_watch(PQsocket(pq));
+  if (!socket)
+    return E_UNAVAILABLE;
   do
     rc = fd_wait(socket, events, "postgres connect", deadline_us);
   while (rc == E_OK && !fd_is_ready(socket));

@@ -64,6 +64,10 @@ int replication_open(const char *dsn, const char *application_name, Replication 
     return rc;
   }
   r->socket = fd_watch(PQsocket(r->pq));
+  if (!r->socket) {
+    keep_error(r, "no descriptor left");
+    return E_UNAVAILABLE;
+  }
   PQsetNoticeReceiver(r->pq, on_notice, r);
   return E_OK;
 }

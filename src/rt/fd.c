@@ -1,29 +1,44 @@
-/* A descriptor is a poll handle of libuv that watches only while a fiber waits. */
+/* A descriptor is a poll handle of libuv. It goes on watching after a wait, since to stop and to start again is a
+ * system call each, and stops when something comes that nobody waits for. So it watches a copy of the descriptor: the
+ * library may close its own one, and its number may be another's, before the watch is ended. */
 #include "rt/fd.h"
 
 #include "rt/fiber.h"
 #include "rt/loop.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include <uv.h>
 
 _Static_assert((int)FD_READABLE == (int)UV_READABLE && (int)FD_WRITABLE == (int)UV_WRITABLE, "handed on as they are");
 
 struct Fd {
   uv_poll_t poll;
-  Fiber *fiber;
+  int copy;
+  int watched;  /* events; 0: none */
+  Fiber *fiber; /* waits, or NULL */
   bool ready;
 };
 
 Fd *fd_watch(int fd) {
   Fd *f = calloc(1, sizeof(*f));
-  if (!f || uv_poll_init(loop_uv(), &f->poll, fd) < 0)
+  if (!f)
     abort();
+  f->copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (f->copy < 0) {
+    free(f);
+    return NULL;
+  }
+  if (uv_poll_init(loop_uv(), &f->poll, f->copy) < 0)
+    abort(); /* it is no file */
   return f;
 }
 
 static void on_closed(uv_handle_t *handle) {
-  free(handle);
+  Fd *f = (Fd *)handle;
+  close(f->copy);
+  free(f);
 }
 
 void fd_unwatch(Fd *fd) {
@@ -31,20 +46,33 @@ void fd_unwatch(Fd *fd) {
     uv_close((uv_handle_t *)&fd->poll, on_closed);
 }
 
+static void on_ready(uv_poll_t *poll, int status, int events);
+
+static void watch(Fd *f, int events) {
+  if (events == f->watched)
+    return;
+  f->watched = events;
+  if (events)
+    uv_poll_start(&f->poll, events, on_ready);
+  else
+    uv_poll_stop(&f->poll);
+}
+
 static void on_ready(uv_poll_t *poll, int status, int events) {
-  (void)status; /* an error is found by who reads from the descriptor */
+  Fd *f = (Fd *)poll;
   (void)events;
-  uv_poll_stop(poll);
-  ((Fd *)poll)->ready = true;
-  fiber_wake(((Fd *)poll)->fiber);
+  if (!f->fiber || status < 0) /* an error is found by who reads from the descriptor */
+    watch(f, 0);
+  f->ready = true;
+  fiber_wake(f->fiber);
 }
 
 int fd_wait(Fd *fd, int events, const char *why, int64_t deadline_us) {
+  watch(fd, events);
   fd->fiber = fiber_current();
   fd->ready = false;
-  uv_poll_start(&fd->poll, events, on_ready);
   int rc = fiber_wait(why, deadline_us);
-  uv_poll_stop(&fd->poll);
+  fd->fiber = NULL;
   return rc;
 }
 

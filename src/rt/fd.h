@@ -11,8 +11,8 @@ enum { FD_READABLE = 1, FD_WRITABLE = 2 };
 
 typedef struct Fd Fd;
 
-Fd *fd_watch(int fd);    /* the descriptor stays the caller's */
-void fd_unwatch(Fd *fd); /* takes NULL; before the descriptor is closed */
+Fd *fd_watch(int fd);    /* a copy of it: the descriptor stays the caller's. NULL when there is no number left */
+void fd_unwatch(Fd *fd); /* takes NULL */
 /* One fiber at a time. 0 when the descriptor is ready, in error, or the fiber was woken otherwise. */
 MUST_CHECK int fd_wait(Fd *fd, int events, const char *why, int64_t deadline_us);
 bool fd_is_ready(const Fd *fd); /* whether the last wait ended by the descriptor */

@@ -154,6 +154,8 @@ static int connect_to(const struct addrinfo *a) {
   if (f.socket < 0)
     return broken("socket", errno);
   f.watch = fd_watch(f.socket);
+  if (!f.watch)
+    return broken("socket", EMFILE);
   if (connect(f.socket, a->ai_addr, a->ai_addrlen) < 0 && errno != EINPROGRESS)
     return broken("connect", errno);
   return wait_connected();

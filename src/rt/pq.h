@@ -46,6 +46,7 @@ typedef struct DbConn {
   Db *db;
   PGconn *pq;
   struct uv_poll_s *poll;
+  int watched;  /* events */
   Fiber *fiber; /* connects, and cleans up */
   bool up, broken;
   bool tried; /* an attempt has ended: it is known to be down when it is not up */

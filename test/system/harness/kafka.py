@@ -1,5 +1,6 @@
 """A Kafka broker and a Connect worker of their own, started by tools/, and what stands in a topic."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -127,18 +128,24 @@ class Broker(Program):
 
     def count(self, topic):
         """How many records a topic has, compaction and expiry apart."""
+        with self.counter(topic) as count:
+            return count()
+
+    @contextlib.contextmanager
+    def counter(self, topic):
+        """A function that counts the records of a topic again and again, over one connection."""
         consumer = confluent_kafka.Consumer({"bootstrap.servers": self.address, "group.id": "test-reader"})
 
         def marks():
-            found = consumer.list_topics(topic, timeout=READ_SECONDS).topics[topic]
             try:
                 return [consumer.get_watermark_offsets(confluent_kafka.TopicPartition(topic, i), timeout=READ_SECONDS)
-                        for i in found.partitions]
+                        for i in partitions]
             except confluent_kafka.KafkaException:
                 return None  # its partitions have no leader yet
 
         try:
-            return sum(high - low for low, high in wait_for(f"the leaders of {topic}", marks))
+            partitions = consumer.list_topics(topic, timeout=READ_SECONDS).topics[topic].partitions
+            yield lambda: sum(high - low for low, high in wait_for(f"the leaders of {topic}", marks))
         finally:
             consumer.close()
 

@@ -246,14 +246,28 @@ TEST(a_value_that_cannot_be_sent_leaves_nothing_behind) {
   for (int i = 0; i < COLUMNS; i++)
     cells[i] = purchase_cells[i];
   cells[2] = (PgoCell){'t', STR("much")};
+  RecordTable *table = table_of(arena, NULL, true);
   Buf out = {.arena = arena};
-  buf_cstr(&out, "before");
   Str column = {0};
-  CHECK_INT(
-      record_value(&out, table_of(arena, NULL, true), &source, 'c', NULL, &(PgoTuple){COLUMNS, cells}, NOW_NS, &column),
-      E_RANGE);
-  CHECK_STR(buf_view(&out), "before");
+  CHECK_INT(record_value(&out, table, &source, 'c', NULL, &purchase, NOW_NS, &column), E_OK);
+  CHECK_INT(record_value(&out, table, &source, 'c', NULL, &(PgoTuple){COLUMNS, cells}, NOW_NS, &column), E_RANGE);
+  CHECK_STR(buf_view(&out), "");
   CHECK_STR(column, "sum");
+}
+
+static void check_next(bool schemas) {
+  SCOPED_ARENA arena = arena_new();
+  RecordTable *table = table_of(arena, NULL, schemas);
+  Buf out = {.arena = arena};
+  Str column = {0};
+  CHECK_INT(record_value(&out, table, &source, 'u', &purchase, &purchase, NOW_NS, &column), E_OK);
+  CHECK_INT(record_value(&out, table, &source, 'c', NULL, &purchase, NOW_NS, &column), E_OK);
+  CHECK_STR(buf_view(&out), value_of(arena, table, 'c', NULL, &purchase));
+}
+
+TEST(a_value_takes_the_place_of_an_earlier_one) {
+  check_next(false);
+  check_next(true);
 }
 
 TEST(the_first_transaction_and_a_foreign_one) {
