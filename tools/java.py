@@ -75,12 +75,6 @@ def fetch(pom, folder):
     new.rename(folder)
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def check_free(port):
     """Whoever else listens there would be taken for the program that is started. One that was just killed may hold its
     port, and all that it had open, for a moment longer."""

@@ -5,14 +5,17 @@ import os
 import pathlib
 import secrets
 import signal
-import socket
 import ssl
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 
 import kubernetes
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
+from ports import free_port  # noqa: E402
 
 START_SECONDS = 120
 STOP_SECONDS = 30
@@ -20,12 +23,6 @@ PAUSE = 0.1
 # Enough where no pod ever runs: what gives service accounts, empties namespaces, removes what has lost its owner.
 CONTROLLERS = "namespace-controller,garbage-collector-controller,serviceaccount-controller,serviceaccount-token-controller"
 SERVICES = "10.96.0.0/16"
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Part:

@@ -5,12 +5,12 @@ import re
 import uuid
 
 import pytest
+from ports import free_port
 
 from harness.check import ok
 from harness.cluster import Cluster
 from harness.goods import payment
 from harness.server import Server, skald
-from harness.wait import free_port
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import urllib.parse
 import uuid
 
 import pytest
+from ports import free_port
 
 from harness.check import ok
 from harness.goods import (delivery, future, line, new_account, order, past, payment, refill, reservation, saga, set_slot,
@@ -23,7 +24,7 @@ from harness.logs import Receiver, check_record, fields, records
 from harness.metrics import metric
 from harness.server import SKALD, SLOWER, Server, environment
 from harness.shop import SERVICES, OneShop, SevenShops, opened
-from harness.wait import free_port, wait_for
+from harness.wait import wait_for
 
 SLOWEST_SECONDS = 1
 TAG = "app.logs.normal"

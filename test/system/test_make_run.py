@@ -15,18 +15,13 @@ import time
 import urllib.request
 
 import pytest
+from ports import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SKALD = pathlib.Path(os.environ.get("SKALD_BIN", ROOT / "build/skald")).resolve()
 RUN = [ROOT / "tools/run"]
 IS_ROOT = os.geteuid() == 0
 START_SECONDS = 60
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def wait_for(what, condition, seconds=START_SECONDS):

@@ -12,6 +12,7 @@ import subprocess
 import uuid
 
 import pytest
+from ports import free_port
 
 from harness.check import ok, problem, refused
 from harness.client import read_answer
@@ -21,7 +22,7 @@ from harness.kafka import Relay
 from harness.metrics import documented, metric, scrape
 from harness.server import SLOWER, Server
 from harness.shop import OneShop, SevenShops, opened
-from harness.wait import free_port, wait_for
+from harness.wait import wait_for
 
 HTTP_BUCKETS = ["0.005", "0.01", "0.025", "0.05", "0.075", "0.1", "0.25", "0.5", "0.75", "1", "2.5", "5", "7.5", "10",
                 "+Inf"]

@@ -8,7 +8,9 @@ import socket
 import subprocess
 import tempfile
 
-from .wait import free_port, wait_for
+from ports import free_port
+
+from .wait import wait_for
 
 CONFIG = """\
 global

@@ -11,10 +11,11 @@ import urllib.parse
 import urllib.request
 
 import msgpack
+from ports import free_port
 
 from .cluster import ROOT
 from .opensearch import LOGGING
-from .wait import free_port, wait_for
+from .wait import wait_for
 
 PROGRAM = os.environ.get("FLUENT_BIT") or shutil.which("fluent-bit")
 LOCAL = ROOT / "deploy/local/fluent-bit.yaml"

@@ -6,8 +6,9 @@ import json
 import socketserver
 import threading
 
+from ports import free_port
+
 from .client import Client
-from .wait import free_port
 
 REFUSAL = json.dumps({"type": "about:blank", "title": "Conflict", "status": 409, "detail": "out of order"}).encode()
 

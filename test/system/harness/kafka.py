@@ -11,10 +11,11 @@ import tempfile
 
 import confluent_kafka
 import confluent_kafka.admin
+from ports import free_port
 
 from .cluster import ROOT
 from .server import Server
-from .wait import free_port, wait_for
+from .wait import wait_for
 
 TOOL_SECONDS = 180
 READ_SECONDS = 60

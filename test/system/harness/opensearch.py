@@ -12,8 +12,10 @@ import urllib.error
 import urllib.request
 import uuid
 
+from ports import free_port
+
 from .cluster import ROOT
-from .wait import free_port, wait_for
+from .wait import wait_for
 
 TOOL = ROOT / "tools/opensearch"
 SHIP = ROOT / "tools/ship_logs"

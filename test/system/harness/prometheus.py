@@ -11,10 +11,11 @@ import urllib.parse
 import urllib.request
 
 import yaml
+from ports import free_port
 
 from .cluster import ROOT
 from .server import SLOWER
-from .wait import free_port, wait_for
+from .wait import wait_for
 
 CONFIG = ROOT / "deploy/prometheus/prometheus.yml"
 RULES = ROOT / "deploy/chart/skald/files/rules"

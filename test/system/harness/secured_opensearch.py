@@ -8,16 +8,13 @@ import os
 import pathlib
 import shutil
 import subprocess
-import sys
 import tempfile
 
+import java
 import yaml
+from ports import free_port
 
 from .cluster import ROOT
-from .wait import free_port
-
-sys.path.insert(0, str(ROOT / "tools"))
-import java  # noqa: E402
 
 VALUES = yaml.safe_load((ROOT / "deploy/cluster/values/opensearch.yaml").read_text())
 INSTALL = (ROOT / "install.sh").read_text()

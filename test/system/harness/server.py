@@ -7,10 +7,12 @@ import signal
 import subprocess
 import tempfile
 
+from ports import free_port
+
 from . import process
 from .client import Client
 from .cluster import ROOT
-from .wait import free_port, wait_for
+from .wait import wait_for
 
 SKALD = pathlib.Path(os.environ.get("SKALD_BIN", ROOT / "build/skald")).resolve()
 SANITIZED = SKALD.is_file() and b"__asan_init" in SKALD.read_bytes()

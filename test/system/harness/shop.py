@@ -2,10 +2,12 @@
 
 import contextlib
 
+from ports import free_port
+
 from .client import Client
 from .cluster import Cluster
 from .server import SLOWER, Server, skald
-from .wait import free_port, wait_for
+from .wait import wait_for
 
 SERVICES = ("order", "payment", "warehouse", "delivery", "user", "billing", "notification")
 # Written in the background, so that they say nothing about what a request did.

@@ -1,15 +1,8 @@
 """Waiting for conditions, never for a time."""
 
-import socket
 import time
 
 PAUSE = 0.01
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def wait_for(what, condition, seconds=30, pause=PAUSE):

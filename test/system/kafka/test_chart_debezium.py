@@ -3,20 +3,18 @@ ConfigMap: it publishes every operation, keeps nothing of its own, and goes on w
 
 import json
 import os
-import sys
 import urllib.parse
 import uuid
 
+import java
 import pytest
+from ports import free_port
 
 from harness.cluster import ROOT
 from harness.goods import new_user, refill
 from harness.kafka import Broker
 from harness.shop import OneShop, opened
-from harness.wait import free_port, wait_for
-
-sys.path.insert(0, str(ROOT / "tools"))
-import java  # noqa: E402
+from harness.wait import wait_for
 
 FILES = ROOT / "deploy/chart/skald/files/debezium"
 TOPIC = "postgres.billing.history_billings"

@@ -10,13 +10,14 @@ import uuid
 
 import confluent_kafka
 import pytest
+from ports import free_port
 
 from harness.check import ok, pages
 from harness.cluster import ROOT
 from harness.goods import new_user, unique
 from harness.metrics import metric
 from harness.server import SLOWER, Server
-from harness.wait import free_port, wait_for
+from harness.wait import wait_for
 from harness.way import warnings
 from poison import as_kept, envelope, poison, row
 

@@ -20,12 +20,13 @@ import uuid
 
 import psycopg2
 import pytest
+from ports import free_port
 
 from harness.cluster import Cluster
 from harness.kafka import Broker, Relay
 from harness.metrics import metric
 from harness.server import SANITIZED, SLOWER, skald
-from harness.wait import free_port, wait_for
+from harness.wait import wait_for
 
 ACCOUNTS = 4
 ROWS = 1500  # of each account

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import pathlib
-import random
 import re
 import signal
 import socket
@@ -15,6 +14,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from ports import free_ports
 
 from harness.check import ok, problem
 from harness.client import Client
@@ -36,21 +36,11 @@ START_SECONDS = 240
 PROMISED_SECONDS = 2
 
 
-def free_ports():
-    """The first of so many free ports in a row, below those the system gives out by itself."""
-    for first in random.sample(range(20000, 32000, PORTS), 100):
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(first, first + PORTS):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
-    raise AssertionError("no free ports")
-
-
 class Stack(Client):
     def __init__(self, folder):
         super().__init__(lambda path: ("127.0.0.1", self.port))
         self.var = pathlib.Path(folder) / "var"
-        self.port = free_ports()
+        self.port = free_ports(PORTS)
         self.process = None
         self.log = pathlib.Path(folder) / "log"
 

@@ -9,7 +9,8 @@ import subprocess
 
 import images
 import kubernetes
-from control_plane import Cluster, Part, free_port
+from control_plane import Cluster, Part
+from ports import free_port
 
 CNI_PROGRAMS = "/usr/lib/cni"
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl",

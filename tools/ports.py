@@ -1,0 +1,42 @@
+"""Ports of 127.0.0.1 for servers that are still to start."""
+
+import contextlib
+import functools
+import itertools
+import pathlib
+import random
+import socket
+
+FIRST, LAST = 10000, 65535
+OUTGOING = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+def free_port():
+    return free_ports(1)
+
+
+def free_ports(count):
+    """The first of so many in a row, none of which this process was given before."""
+    row = 0
+    for port in itertools.islice(order(), LAST - FIRST):
+        row = row + 1 if is_free(port) else 0
+        if row == count:
+            return port - count + 1
+    raise AssertionError(f"no {count} free ports in a row")
+
+
+@functools.cache
+def order():
+    """All that the system does not give to outgoing connections, which could take one before its server has started.
+    From anywhere on, so that two processes that choose at the same time do not meet."""
+    low, high = map(int, OUTGOING.read_text().split())
+    ports = [port for port in range(FIRST, LAST + 1) if not low <= port <= high] or list(range(FIRST, LAST + 1))
+    start = random.randrange(len(ports))
+    return itertools.cycle(ports[start:] + ports[:start])
+
+
+def is_free(port):
+    with contextlib.suppress(OSError), socket.socket() as s:
+        s.bind(("127.0.0.1", port))
+        return True
+    return False
