@@ -270,6 +270,17 @@ TEST(a_value_takes_the_place_of_an_earlier_one) {
   check_next(true);
 }
 
+TEST(a_value_stands_in_a_buffer_that_held_one_of_another_table) {
+  SCOPED_ARENA arena = arena_new();
+  RecordTable *with_schema = table_of(arena, NULL, true), *without = table_of(arena, NULL, false);
+  Buf out = {.arena = arena};
+  Str column = {0};
+  CHECK_INT(record_value(&out, without, &source, 'c', NULL, &purchase, NOW_NS, &column), E_OK);
+  buf_clear(&out);
+  CHECK_INT(record_value(&out, with_schema, &source, 'c', NULL, &purchase, NOW_NS, &column), E_OK);
+  CHECK_STR(buf_view(&out), value_of(arena, with_schema, 'c', NULL, &purchase));
+}
+
 TEST(the_first_transaction_and_a_foreign_one) {
   SCOPED_ARENA arena = arena_new();
   RecordSource foreign = source;
