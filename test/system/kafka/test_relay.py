@@ -574,6 +574,29 @@ def test_type_not_known_is_refused_in_the_stream(place):
         place.run("DROP TABLE public.shapes")
 
 
+def test_altered_table_is_described_anew(place):
+    """Each value's schema names its columns, also where it is as long as that of the value before."""
+    topic = f"{place.prefix}.public.things"
+    place.run("CREATE TABLE public.things (id integer PRIMARY KEY, a text)")
+    place.run("ALTER PUBLICATION relayed ADD TABLE public.things")
+    place.broker.make_topic(topic)
+    try:
+        place.started()
+        for number, change in enumerate(("RENAME a TO b", "RENAME b TO c", "RENAME c TO d", "ADD e integer")):
+            place.run("INSERT INTO public.things VALUES (%s)", number)
+            place.run(f"ALTER TABLE public.things {change}")
+        place.run("INSERT INTO public.things VALUES (4)")
+        wait_for("the rows", lambda: place.broker.count(topic) == 5)
+        values = [json.loads(record.value) for record in place.broker.read(topic)]
+        named = [[column["field"] for field in value["schema"]["fields"] if field["field"] == "after"
+                  for column in field["fields"]] for value in values]
+        assert named == [list(value["payload"]["after"]) for value in values]
+        assert sorted(named) == [["id", "a"], ["id", "b"], ["id", "c"], ["id", "d"], ["id", "d", "e"]]
+    finally:
+        place.run("ALTER PUBLICATION relayed DROP TABLE public.things")
+        place.run("DROP TABLE public.things")
+
+
 def test_what_stands_before_a_refusal_is_published_once(place):
     """However often it is started anew."""
     for number in range(20):
