@@ -407,6 +407,13 @@ def test_topic_that_is_gone_loses_nothing(strict_place):
     relay.stop()
 
 
+def test_takes_no_processor_from_the_server_it_reads(place):
+    """Of none of its threads: Kafka's do most of the work."""
+    relay = place.started()
+    threads = [int(thread) for pid in relay.pids() for thread in os.listdir(f"/proc/{pid}/task")]
+    assert len(threads) > 2 and {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
+
+
 def resident(relay):
     status = pathlib.Path(f"/proc/{relay.process.pid}/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))) * 1024
