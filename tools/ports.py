@@ -17,11 +17,13 @@ def free_port():
 
 def free_ports(count):
     """The first of so many in a row, none of which this process was given before."""
-    row = 0
+    row = range(0)
     for port in itertools.islice(order(), LAST - FIRST):
-        row = row + 1 if is_free(port) else 0
-        if row == count:
-            return port - count + 1
+        if port != row.stop:
+            row = range(port, port)
+        row = range(row.start, port + 1) if is_free(port) else range(0)
+        if len(row) == count:
+            return row.start
     raise AssertionError(f"no {count} free ports in a row")
 
 
