@@ -23,9 +23,8 @@
 
 /* A server sends each change by itself, and a wake-up for each costs both sides more than the change does. So a stream
  * that has not paused for so many looks is looked at once in PACE_US, in which time its socket does not fill. */
-#define PACE_US   200
-#define BURST     16
-#define FULL_LOOK 4096 /* bytes: libpq takes no more than a few times that at once, so there may be more */
+#define PACE_US 200
+#define BURST   16
 
 #define UNDEFINED_OBJECT          "42704"
 #define NOT_IN_PREREQUISITE_STATE "55000"
@@ -34,8 +33,7 @@ struct Replication {
   PGconn *pq;
   Fd *socket;
   char *message; /* the last one read, libpq's memory */
-  int looks;     /* at the socket since the stream paused, up to BURST */
-  size_t taken;  /* bytes of messages since the last look */
+  int looks;     /* at the socket since the stream paused */
   bool skipped;  /* the server has warned that it passes over changes */
   char error[256];
 };
@@ -185,13 +183,11 @@ static int next_message(Replication *r, Str *ret) {
   if (n == 0)
     return 0;
   *ret = (Str){r->message, (size_t)n};
-  r->taken += (size_t)n;
   return 1;
 }
 
 static int look(Replication *r, Str *ret) {
-  r->looks += r->looks < BURST;
-  r->taken = 0;
+  r->looks++;
   return PQconsumeInput(r->pq) ? next_message(r, ret) : lost(r);
 }
 
@@ -212,7 +208,7 @@ static int look_at_pace(Replication *r, Str *ret) {
 
 int replication_read(Replication *r, Str *ret, int64_t deadline_us) {
   int rc = next_message(r, ret);
-  if (rc == 0 && r->looks == BURST && r->taken < FULL_LOOK)
+  if (rc == 0 && r->looks >= BURST)
     rc = look_at_pace(r, ret);
   if (rc != 0)
     return rc;
