@@ -3,7 +3,6 @@
 
 #include "rt/db_connect.h"
 #include "rt/fd.h"
-#include "rt/fiber.h"
 #include "rt/loop.h"
 
 #include <stdio.h>
@@ -21,11 +20,6 @@
   "SELECT set_config(name, '30s', false) FROM pg_settings WHERE name = 'wal_sender_timeout' AND setting::integer "     \
   "NOT BETWEEN 1 AND 30000"
 
-/* A server sends each change by itself, and a wake-up for each costs both sides more than the change does. So a stream
- * that has not paused for so many looks is looked at once in PACE_US, in which time its socket does not fill. */
-#define PACE_US 200
-#define BURST   16
-
 #define UNDEFINED_OBJECT          "42704"
 #define NOT_IN_PREREQUISITE_STATE "55000"
 
@@ -33,7 +27,6 @@ struct Replication {
   PGconn *pq;
   Fd *socket;
   char *message; /* the last one read, libpq's memory */
-  int looks;     /* at the socket since the stream paused */
   bool skipped;  /* the server has warned that it passes over changes */
   char error[256];
 };
@@ -186,40 +179,17 @@ static int next_message(Replication *r, Str *ret) {
   return 1;
 }
 
-static int look(Replication *r, Str *ret) {
-  r->looks++;
-  return PQconsumeInput(r->pq) ? next_message(r, ret) : lost(r);
-}
-
-/* 0: the stream has paused. */
-static int look_at_pace(Replication *r, Str *ret) {
-  int64_t due_us = loop_now_us() + PACE_US;
-  fd_rest(r->socket);
-  int rc = E_OK;
-  while (rc == E_OK)
-    rc = fiber_wait("replication: pace", due_us);
-  if (rc != E_TIMEOUT)
-    return rc;
-  rc = look(r, ret);
-  if (rc == 0)
-    r->looks = 0;
-  return rc;
-}
-
 int replication_read(Replication *r, Str *ret, int64_t deadline_us) {
   int rc = next_message(r, ret);
-  if (rc == 0 && r->looks >= BURST)
-    rc = look_at_pace(r, ret);
   if (rc != 0)
     return rc;
-  int64_t began_us = loop_now_us();
   rc = fd_wait(r->socket, FD_READABLE, "replication", deadline_us);
-  if (loop_now_us() - began_us > PACE_US)
-    r->looks = 0;
   if (rc == E_TIMEOUT)
     return 0;
   TRY(rc);
-  return look(r, ret);
+  if (!PQconsumeInput(r->pq))
+    return lost(r);
+  return next_message(r, ret);
 }
 
 int replication_write(Replication *r, Str message) {

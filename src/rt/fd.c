@@ -76,10 +76,6 @@ int fd_wait(Fd *fd, int events, const char *why, int64_t deadline_us) {
   return rc;
 }
 
-void fd_rest(Fd *fd) {
-  watch(fd, 0);
-}
-
 bool fd_is_ready(const Fd *fd) {
   return fd->ready;
 }

@@ -15,7 +15,6 @@ Fd *fd_watch(int fd);    /* a copy of it: the descriptor stays the caller's. NUL
 void fd_unwatch(Fd *fd); /* takes NULL */
 /* One fiber at a time. 0 when the descriptor is ready, in error, or the fiber was woken otherwise. */
 MUST_CHECK int fd_wait(Fd *fd, int events, const char *why, int64_t deadline_us);
-void fd_rest(Fd *fd);           /* until the next wait nothing that comes wakes the loop */
 bool fd_is_ready(const Fd *fd); /* whether the last wait ended by the descriptor */
 
 #endif

@@ -5,20 +5,14 @@
 
 #include <assert.h>
 #include <stdlib.h>
-#include <sys/timerfd.h>
 #include <time.h>
-#include <unistd.h>
 #include <uv.h>
 
-#define HOOKS       16
-#define UV_TIMER_US 1000 /* the grain of libuv's timers */
-#define NS_PER_US   1000
+#define HOOKS 16
 
 static struct {
   uv_loop_t uv;
   uv_timer_t timer;
-  int short_timer; /* for what ends before libuv's timer could: a timerfd */
-  uv_poll_t short_poll;
   uv_prepare_t before_poll;
   uv_idle_t no_sleep; /* active: the next poll only looks */
   bool expired;       /* a fiber's deadline has passed */
@@ -35,16 +29,6 @@ static struct {
 
 static void on_timer(uv_timer_t *timer) {
   (void)timer;
-  loop.expired = true;
-}
-
-static void on_short_timer(uv_poll_t *poll, int status, int events) {
-  (void)poll;
-  (void)status;
-  (void)events;
-  uint64_t times;
-  ssize_t n = read(loop.short_timer, &times, sizeof(times));
-  (void)n; /* none: it was set anew meanwhile */
   loop.expired = true;
 }
 
@@ -85,10 +69,6 @@ void loop_init(void) {
   must(uv_loop_configure(&loop.uv, UV_METRICS_IDLE_TIME));
   loop.began_us = loop_now_us();
   must(uv_timer_init(&loop.uv, &loop.timer));
-  loop.short_timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-  must(loop.short_timer);
-  must(uv_poll_init(&loop.uv, &loop.short_poll, loop.short_timer));
-  must(uv_poll_start(&loop.short_poll, UV_READABLE, on_short_timer));
   must(uv_idle_init(&loop.uv, &loop.no_sleep));
   must(uv_prepare_init(&loop.uv, &loop.before_poll));
   must(uv_prepare_start(&loop.before_poll, on_prepare));
@@ -103,21 +83,12 @@ struct uv_loop_s *loop_uv(void) {
   return &loop.uv;
 }
 
-/* A short timer that is not needed any more still ends, and finds that nothing is due. */
-static void arm_short_timer(int64_t wait_us) {
-  struct itimerspec once = {.it_value.tv_nsec = wait_us * NS_PER_US};
-  must(timerfd_settime(loop.short_timer, 0, &once, NULL));
-}
-
 static void arm_timer(int64_t next_us) {
-  int64_t wait_us = next_us == FIBER_FOREVER ? FIBER_FOREVER : next_us - loop_now_us();
-  bool is_short = wait_us > 0 && wait_us < UV_TIMER_US;
-  if (is_short)
-    arm_short_timer(wait_us);
-  if (is_short || wait_us == FIBER_FOREVER) {
+  if (next_us == FIBER_FOREVER) {
     uv_timer_stop(&loop.timer);
     return;
   }
+  int64_t wait_us = next_us - loop_now_us();
   uv_update_time(&loop.uv);
   must(uv_timer_start(&loop.timer, on_timer, wait_us <= 0 ? 0 : (uint64_t)(wait_us + 999) / 1000, 0));
 }

@@ -414,29 +414,6 @@ def test_takes_no_processor_from_the_server_it_reads(place):
     assert len(threads) > 2 and {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
 
 
-def waits_for(relay):
-    """What the fiber that reads the slot waits for."""
-    lines = relay.client.get("/debug/fibers").body.decode().splitlines()
-    return next(line.split("\t")[1] for line in lines if line.startswith("relay\t"))
-
-
-def fill(place, count):
-    """In one transaction."""
-    place.run("INSERT INTO billing.history_billings (id, billing_id, sum, status) "
-              "SELECT gen_random_uuid(), gen_random_uuid(), n, 'S' FROM generate_series(1, %s) n", count)
-
-
-def test_stream_that_does_not_pause_is_read_at_a_pace(place):
-    """A wake-up for each change would cost more than the change; what is rare is read as soon as it comes."""
-    count = 100_000
-    relay = place.started()
-    fill(place, count)
-    wait_for("the pace", lambda: waits_for(relay) == "replication: pace", pause=0.001)
-    wait_for("all records", lambda: place.broker.count(place.topic) == count, 120)
-    wait_for("no pace", lambda: waits_for(relay) == "replication")
-    relay.stop()
-
-
 def resident(relay):
     status = pathlib.Path(f"/proc/{relay.process.pid}/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))) * 1024
@@ -446,7 +423,8 @@ def resident(relay):
 def test_huge_transaction_in_little_memory(place):
     count = 100_000
     relay = place.started(RELAY_IN_FLIGHT=MEGABYTE)
-    fill(place, count)
+    place.run("INSERT INTO billing.history_billings (id, billing_id, sum, status) "
+              "SELECT gen_random_uuid(), gen_random_uuid(), n, 'S' FROM generate_series(1, %s) n", count)
     most = 0
 
     def all_there():

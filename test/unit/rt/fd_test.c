@@ -136,25 +136,6 @@ TEST(each_wait_is_for_its_own_events) {
   run(writes_then_reads);
 }
 
-static void rests(void *arg) {
-  (void)arg;
-  Fd *fd = fd_watch(seen.ours);
-  CHECK_INT(wait_readable(fd, SHORT_US), E_TIMEOUT);
-  fd_rest(fd);
-  send_byte();
-  int64_t before = seen.passes;
-  CHECK_INT(fiber_wait("nothing", loop_now_us() + SHORT_US), E_TIMEOUT);
-  CHECK(seen.passes - before <= 2); /* its own, and one that began a little too early */
-  CHECK_INT(wait_readable(fd, LONG_US), 0);
-  CHECK(fd_is_ready(fd));
-  fd_unwatch(fd);
-  loop_stop();
-}
-
-TEST(what_comes_to_a_descriptor_that_rests_does_not_wake_the_loop_and_is_found_by_the_next_wait) {
-  run(rests);
-}
-
 static void end_peer(void *arg) {
   (void)arg;
   shutdown(seen.theirs, SHUT_RDWR);

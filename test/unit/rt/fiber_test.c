@@ -112,25 +112,6 @@ TEST(sleepers_wake_in_the_order_of_their_deadlines) {
   CHECK_STR(seen.log, "bcdef");
 }
 
-static void sleeps_briefly(void *arg) {
-  (void)arg;
-  const int64_t brief_us = 100;
-  int64_t least_us = INT64_MAX;
-  for (int i = 0; i < 50; i++) {
-    int64_t began_us = loop_now_us();
-    CHECK_INT(fiber_sleep(brief_us), 0);
-    int64_t slept_us = loop_now_us() - began_us;
-    CHECK(slept_us >= brief_us);
-    least_us = slept_us < least_us ? slept_us : least_us;
-  }
-  CHECK(least_us < 1000); /* of all of them, as a busy machine may hold up any */
-  loop_stop();
-}
-
-TEST(a_wait_may_be_shorter_than_a_millisecond) {
-  run(sleeps_briefly, NULL);
-}
-
 static Semaphore semaphore;
 
 static void holds(void *arg) {
