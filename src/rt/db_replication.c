@@ -14,11 +14,14 @@
   "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET timezone = 'UTC'; SET bytea_output = 'hex'; "            \
   "SET extra_float_digits = 3; SET client_min_messages = 'warning'"
 
-/* While a server decodes what is not for us it says nothing, and hears nothing, for half of this time. What is shorter
- * stays as it is; 0 is without end. */
-#define SENDER_TIMEOUT                                                                                                 \
-  "SELECT set_config(name, '30s', false) FROM pg_settings WHERE name = 'wal_sender_timeout' AND setting::integer "     \
-  "NOT BETWEEN 1 AND 30000"
+/* A server neither speaks nor hears while it decodes what is not for us, for half of its timeout, nor while it spills a
+ * transaction to its disk, which it does by the size of its memory for decoding. Both together, and what it was silent
+ * before, must stay below REPLICATION_SILENCE_US however little processor it gets. In milliseconds and kB. What is
+ * smaller stays as it is; a timeout of 0 is without end. */
+#define SENDER_BOUNDS                                                                                                  \
+  "SELECT set_config(name, CASE WHEN setting::integer BETWEEN 1 AND most THEN setting ELSE most::text END, false) "    \
+  "FROM pg_settings JOIN (VALUES ('wal_sender_timeout', 20000), ('logical_decoding_work_mem', 4096)) AS bound (name, " \
+  "most) USING (name)"
 
 #define UNDEFINED_OBJECT          "42704"
 #define NOT_IN_PREREQUISITE_STATE "55000"
@@ -132,7 +135,7 @@ int replication_start(Replication *r, const char *slot, const char *publication)
   if (!is_name(slot) || !is_name(publication))
     return E_FIELD;
   TRY(run(r, FIXED_FORMS, NULL));
-  TRY(run(r, SENDER_TIMEOUT, NULL));
+  TRY(run(r, SENDER_BOUNDS, NULL));
   char command[256];
   snprintf(command, sizeof(command),
            "START_REPLICATION SLOT \"%s\" LOGICAL 0/0 (proto_version '1', publication_names '\"%s\"')", slot,

@@ -456,8 +456,8 @@ def slow_down(pid, seconds):
 
 
 def test_large_transaction_of_others_is_waited_for(place):
-    """PostgreSQL says nothing while it reads what is not published; a connection given up for that would begin again,
-    without end."""
+    """PostgreSQL says nothing while it spills and reads what is not published; a connection given up for that would begin
+    again, without end. What is left to spill behind the commit is nearly all that its memory for decoding takes."""
     place.run("CREATE TABLE public.bulk (n integer)")
     relay = place.started()
     sender, = place.run("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", place.slot)[0]
