@@ -540,7 +540,9 @@ static void kafka_close(Source *source, int64_t deadline_us) {
 }
 
 /* The range assignor is an eager one: each rebalance takes all partitions before it gives any, which leaves no moment
- * at which two members hold one. Memory: what is fetched ahead and one response on top of it. */
+ * at which two members hold one. Memory: what is fetched ahead and one response on top of it. Once that much is there
+ * the library looks for room again after a whole second. Before version 2.2 that cannot be set, but whatever else wakes
+ * its thread for the broker makes it look: here the answers with metadata (librdkafka's issue 2879). */
 static const Setting consumer_settings[] = {
     {"enable.auto.commit", "false"},
     {"enable.auto.offset.store", "false"},
@@ -551,6 +553,11 @@ static const Setting consumer_settings[] = {
     {"queued.min.messages", "20000"},
     {"queued.max.messages.kbytes", "8192"},
     {"fetch.max.bytes", "2097152"}, /* compressed: it may become more than ten times as much */
+#if RD_KAFKA_VERSION >= 0x020200ff
+    {"fetch.queue.backoff.ms", "10"},
+#else
+    {"topic.metadata.refresh.interval.ms", "100"},
+#endif
     {0},
 };
 

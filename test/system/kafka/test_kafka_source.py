@@ -344,6 +344,24 @@ def test_kill_with_a_batch_in_hand(stream):
     stream.assert_told_in_order()
 
 
+def test_fetching_goes_on_as_soon_as_there_is_room(stream):
+    """Not a second after all was fetched ahead that may be: eight megabytes, and compressed each fetch brings more."""
+    count, fetches = 20_000, 8  # at least: two megabytes at once of more than twenty
+    stream.producer = confluent_kafka.Producer({"bootstrap.servers": stream.broker.address, "compression.codec": "lz4"})
+    stream.add_users(4)
+    for i in range(count):
+        account = stream.users[i % len(stream.users)]["billingId"]
+        padding = random.randbytes(512).hex() * 8
+        stream.put(json.dumps(stream.event(account) | {"padding": padding}), key=account)
+    stream.flush()
+    stream.replica()
+    wait_for("the first", stream.stored, 30)
+    began = time.monotonic()
+    stream.wait_stored()
+    assert time.monotonic() - began < fetches / 2
+    stream.assert_told_in_order()
+
+
 def test_topic_made_later_is_found(shop, broker):
     late = Stream(shop, broker)
     try:
