@@ -19,6 +19,7 @@ from harness.shop import OneShop, opened
 from harness.wait import wait_for
 
 DRAIN_SECONDS = 4
+LOCK_SECONDS = 3  # lock_timeout: so long may a statement wait, and what stands behind it on its connection
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +175,7 @@ def test_a_kept_connection_begins_nothing_once_the_end_has_begun():
             wait_blocked(one)
             one.server.terminate()
             wait_for("nobody new to be let in", lambda: refuses_connections(one), 2 * SLOWER)
-            answer = wait_for("a refusal", refused, 2 * SLOWER)
+            answer = wait_for("a refusal", refused, (LOCK_SECONDS + 2) * SLOWER)
             problem(answer, 503)
             assert answer.headers["connection"] == "close"
             assert int(answer.headers["retry-after"]) >= 0
