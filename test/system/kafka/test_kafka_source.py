@@ -359,12 +359,12 @@ def test_fetching_goes_on_as_soon_as_there_is_room(stream):
     seen = {}  # how many are stored: when that was first seen
 
     def stored():
-        stored = stream.stored()
-        seen.setdefault(stored, time.monotonic())
-        return stored
+        total = stream.stored()
+        seen.setdefault(total, time.monotonic())
+        return total
 
     wait_for("all of them", lambda: stored() == count, 60, 0.02)
-    moments = [when for stored, when in seen.items() if stored]
+    moments = [when for total, when in seen.items() if total]
     pauses = [later - sooner for sooner, later in itertools.pairwise(moments) if later - sooner > 0.5]
     assert len(pauses) < fetches / 2, pauses
     stream.assert_told_in_order()

@@ -478,6 +478,17 @@ def test_large_transaction_of_others_is_waited_for(place):
     relay.stop()
 
 
+def test_server_spills_little_at_once(place):
+    """By default it would keep all of this in memory, and much more, and be silent for as long as it takes to spill it."""
+    place.run("CREATE TABLE public.bulk (n integer)")
+    relay = place.started()
+    place.run("INSERT INTO public.bulk SELECT generate_series(1, 50000)")
+    wait_for("a spill", lambda: place.run(
+        "SELECT spill_bytes > 0 FROM pg_stat_replication_slots WHERE slot_name = %s", place.slot) == [(True,)])
+    place.run("DROP TABLE public.bulk")
+    relay.stop()
+
+
 def test_standby_takes_over(place):
     first, second = place.started(), place.relay()
     second.spawn()
