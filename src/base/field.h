@@ -1,5 +1,5 @@
 /* Field tables: one table per struct says how its members are named, typed and bounded. JSON in, JSON out, database
- * rows and statement parameters all work from the same table (rt/json.h, rt/db.h). A table ends with {0}. */
+ * rows and statement parameters all work from the same table (json/json.h, db/db.h). A table ends with {0}. */
 #ifndef SKALD_BASE_FIELD_H
 #define SKALD_BASE_FIELD_H
 

@@ -30,6 +30,18 @@ bool str_eq_nocase(Str a, Str b) {
   return true;
 }
 
+static bool is_space(char c) {
+  return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+Str str_trim(Str s) {
+  while (s.n && is_space(s.p[0]))
+    s = (Str){s.p + 1, s.n - 1};
+  while (s.n && is_space(s.p[s.n - 1]))
+    s.n--;
+  return s;
+}
+
 bool str_starts(Str s, Str prefix) {
   return s.n >= prefix.n && (prefix.n == 0 || memcmp(s.p, prefix.p, prefix.n) == 0);
 }

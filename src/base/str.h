@@ -19,6 +19,7 @@ Str str_from(const char *zero_terminated); /* NULL gives the absent Str */
 bool str_eq(Str a, Str b);
 bool str_eq_nocase(Str a, Str b); /* ASCII only */
 bool str_starts(Str s, Str prefix);
+Str str_trim(Str s); /* without the spaces, tabs and line ends around it */
 /* Cuts *rest at the first sep: returns what stood before it and moves *rest behind it. Without sep the whole is
  * returned and *rest becomes absent. */
 Str str_cut(Str *rest, char sep);

@@ -1,7 +1,7 @@
 /* Queries of PostgreSQL's catalog. */
 #include "cdc/catalog.h"
 
-#include "rt/loop.h"
+#include "rt/clock.h"
 
 #define DEADLINE_US 5000000
 
@@ -45,7 +45,7 @@ int catalog_read(Db *db, Arena *arena, const PgoRelation *relation, RecordFacts 
   const DbStmt statements[] = {DB_STMT(&select_columns, V_INT(relation->id)),
                                DB_STMT(&select_key, V_INT(relation->id))};
   DbResult results[2];
-  TRY(db_group(db, arena, statements, 2, results, loop_now_us() + DEADLINE_US));
+  TRY(db_group(db, arena, statements, 2, results, clock_now_us() + DEADLINE_US));
   ret->columns = match_columns(arena, relation, &results[0]);
   ret->key = results[1].cells; /* one column: its rows are the names in order */
   ret->key_count = results[1].rows;
@@ -73,7 +73,7 @@ static int read_table(Arena *arena, const DbResult *r, int row, PgoRelation *rel
 
 int catalog_check(Db *db, Arena *arena, const char *publication, const RecordStyle *style, Str *error) {
   DbResult r;
-  TRY(db_exec(db, arena, DB_STMT(&select_published, V_TEXT(str_from(publication))), &r, loop_now_us() + DEADLINE_US));
+  TRY(db_exec(db, arena, DB_STMT(&select_published, V_TEXT(str_from(publication))), &r, clock_now_us() + DEADLINE_US));
   ColumnFacts *facts = ARENA_ARRAY(arena, ColumnFacts, (size_t)r.rows + 1);
   for (int row = 0; row < r.rows;) {
     PgoRelation relation;

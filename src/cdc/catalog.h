@@ -4,7 +4,7 @@
 #define SKALD_CDC_CATALOG_H
 
 #include "cdc/record.h"
-#include "rt/db.h"
+#include "db/db.h"
 
 /* For record_table_new; lives in the arena. A table without a primary key has its first unique index for one. Errors as
  * db_group. */

@@ -2,7 +2,7 @@
 #ifndef SKALD_CDC_ENVELOPE_H
 #define SKALD_CDC_ENVELOPE_H
 
-#include "rt/json.h"
+#include "json/json.h"
 
 typedef struct Envelope {
   char op;                         /* c u d r t m; 0: nothing changed, a tombstone or a heartbeat */

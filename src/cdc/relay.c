@@ -4,12 +4,12 @@
 #include "cdc/relay.h"
 
 #include "cdc/catalog.h"
-#include "cdc/kafka.h"
+#include "cdc/kafka_producer.h"
 #include "cdc/stream.h"
+#include "log/log.h"
+#include "metrics/metrics.h"
+#include "rt/clock.h"
 #include "rt/fiber.h"
-#include "rt/log.h"
-#include "rt/loop.h"
-#include "rt/metrics.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,20 +84,14 @@ void relay_prepare(void) {
       metric_new(METRIC_GAUGE, "skald_relay_lag_seconds", "Age of the oldest transaction that is not confirmed", "");
 }
 
-static int64_t unix_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 /* For good: to go on would be to lose or to falsify a change. The transactions before it are confirmed first, or each
  * new start would publish them again. */
 static int refuse(Relay *r, Str reason) {
   snprintf(r->refusal, sizeof(r->refusal), "%.*s", STR_FMT(reason));
   LOG(ERROR, "relay", "stopped: %s", r->refusal);
   metric_add(metrics.refused, 1);
-  int64_t until_us = loop_now_us() + REFUSE_US;
-  for (int rc = E_OK; rc == E_OK && r->end_count > 0 && loop_now_us() < until_us;)
+  int64_t until_us = clock_now_us() + REFUSE_US;
+  for (int rc = E_OK; rc == E_OK && r->end_count > 0 && clock_now_us() < until_us;)
     rc = stream_pause(r->stream, "relay: the last confirmations");
   return E_REFUSED;
 }
@@ -175,7 +169,7 @@ static void replace_failed_producer(Relay *r) {
   send_alone(r, progress.failed);
   KafkaProducer *failed = r->producer;
   open_producer(r);
-  kafka_producer_close(failed, loop_now_us() + REPLACE_US);
+  kafka_producer_close(failed, clock_now_us() + REPLACE_US);
 }
 
 /* lsn: of the change; 0: it is none. */
@@ -245,7 +239,7 @@ static int publish(Relay *r, const Change *c, char op, Str key, const KafkaHeade
   if (r->value_of != c->table)
     buf_clear(&r->value);
   r->value_of = c->table;
-  if (record_value(&r->value, c->table, c->at, op, c->before, c->after, unix_ns(), &column) < 0)
+  if (record_value(&r->value, c->table, c->at, op, c->before, c->after, clock_unix_ns(), &column) < 0)
     return refuse_value(r, c, column);
   TRY(produce(r, c, key, buf_view(&r->value), header));
   return op == 'd' && r->config.tombstones ? produce(r, c, key, (Str){0}, header) : E_OK;
@@ -391,7 +385,7 @@ static void beat(void *arg) {
   Str topic = record_heartbeat_topic(arena, &r->config.style);
   while (fiber_sleep(r->config.heartbeat_us) != E_CANCELED) {
     Buf key = {0}, value = {0};
-    record_heartbeat(&key, &value, &r->config.style, unix_ns() / 1000000);
+    record_heartbeat(&key, &value, &r->config.style, clock_unix_ms());
     KafkaRecord record = {.topic = topic.p, .partition = 0, .key = buf_view(&key), .value = buf_view(&value)};
     int rc = try_produce(r, &record, 0);
     if (rc < 0 && rc != E_BUSY)
@@ -447,7 +441,7 @@ void relay_status(const Relay *r, RelayStatus *ret) {
   ret->lag_bytes = stream.lag_bytes;
   int64_t since_us = r->left_us ? r->left_us : oldest_us(r);
   if (since_us > 0 && !stream.waiting) /* else it is the other process's */
-    ret->lag_us = unix_ns() / 1000 - since_us;
+    ret->lag_us = clock_unix_us() - since_us;
 }
 
 Str relay_refusal(const Relay *r) {

@@ -6,7 +6,7 @@
 #define SKALD_CDC_RELAY_H
 
 #include "cdc/record.h"
-#include "rt/db.h"
+#include "db/db.h"
 
 typedef struct RelayConfig { /* all strings outlive the relay */
   const char *dsn, *slot, *publication, *brokers;

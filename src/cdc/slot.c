@@ -2,8 +2,8 @@
  * only from when its confirmed position is set: until then it counts as not there. */
 #include "cdc/slot.h"
 
-#include "rt/db_script.h"
-#include "rt/loop.h"
+#include "db/script.h"
+#include "rt/clock.h"
 
 #include <stdio.h>
 
@@ -66,11 +66,11 @@ static int find_slot(SlotMigration *m, SlotState *ret) {
 
 static int wait_for_maker(SlotMigration *m, Str maker) {
   if (m->deadline_us == 0) {
-    m->deadline_us = loop_now_us() + m->patience_us;
+    m->deadline_us = clock_now_us() + m->patience_us;
     fprintf(stderr, "skald: process %.*s is making the replication slot %s; waiting until it is ready, for %lld s\n",
             STR_FMT(maker), m->slot, (long long)(m->patience_us / 1000000));
   }
-  if (loop_now_us() >= m->deadline_us) {
+  if (clock_now_us() >= m->deadline_us) {
     m->error = arena_printf(m->arena,
                             "process %.*s is still making the slot %s, which takes until every transaction has ended "
                             "that was open: pg_stat_activity shows them. Migrate again then",

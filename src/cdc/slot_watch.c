@@ -1,9 +1,9 @@
 /* Asks the server every now and then. */
 #include "cdc/slot_watch.h"
 
+#include "metrics/metrics.h"
+#include "rt/clock.h"
 #include "rt/fiber.h"
-#include "rt/loop.h"
-#include "rt/metrics.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -42,7 +42,7 @@ void slot_watch_prepare(const char *slot) {
 /* What is not known is not shown. */
 static void look(Arena *arena) {
   DbResult found = {0};
-  int rc = db_exec(watch.db, arena, DB_STMT(&select_slot, V_TEXT(watch.slot)), &found, loop_now_us() + EVERY_US);
+  int rc = db_exec(watch.db, arena, DB_STMT(&select_slot, V_TEXT(watch.slot)), &found, clock_now_us() + EVERY_US);
   for (int i = 0; i < GAUGES; i++) {
     int64_t value;
     bool known = rc == E_OK && found.rows == 1 && str_to_int(db_cell(&found, 0, i), &value) == E_OK;

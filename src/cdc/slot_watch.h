@@ -3,7 +3,7 @@
 #ifndef SKALD_CDC_SLOT_WATCH_H
 #define SKALD_CDC_SLOT_WATCH_H
 
-#include "rt/db.h"
+#include "db/db.h"
 
 void slot_watch_prepare(const char *slot); /* before the fork; the name must stay */
 void slot_watch_start(Db *db);             /* in the loop of one worker; db: the database the slot belongs to */

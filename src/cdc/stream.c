@@ -3,10 +3,10 @@
  * still hears from us. */
 #include "cdc/stream.h"
 
-#include "rt/db_replication.h"
+#include "db/replication.h"
+#include "log/log.h"
+#include "rt/clock.h"
 #include "rt/fiber.h"
-#include "rt/log.h"
-#include "rt/loop.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -163,7 +163,7 @@ static int take_data(Stream *s, const PgoFrame *frame) {
 static int take_frame(Stream *s, Str bytes) {
   PgoFrame frame;
   TRY(pgoutput_frame(bytes, &frame));
-  s->heard_us = loop_now_us();
+  s->heard_us = clock_now_us();
   if (!s->first_lsn)
     s->first_lsn = frame.type == 'w' ? frame.start_lsn : frame.end_lsn;
   if (frame.end_lsn > s->received_lsn)
@@ -176,14 +176,8 @@ static int take_frame(Stream *s, Str bytes) {
   return E_OK;
 }
 
-static int64_t unix_us(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
 static int tell_status(Stream *s) {
-  int64_t now_us = loop_now_us();
+  int64_t now_us = clock_now_us();
   bool ask = now_us - s->heard_us > SILENCE_ASK_US;
   SCOPED_ARENA arena = arena_new();
   Buf status = {.arena = arena};
@@ -191,7 +185,7 @@ static int tell_status(Stream *s) {
   buf_be64(&status, s->received_lsn);
   buf_be64(&status, s->flushed_lsn);
   buf_be64(&status, s->flushed_lsn);
-  buf_be64(&status, (uint64_t)(unix_us() - POSTGRES_EPOCH_US));
+  buf_be64(&status, (uint64_t)(clock_unix_us() - POSTGRES_EPOCH_US));
   buf_char(&status, ask ? 1 : 0);
   s->asked = false;
   s->told_us = now_us;
@@ -202,12 +196,12 @@ static int tell_status(Stream *s) {
 }
 
 static bool status_is_due(const Stream *s) {
-  return s->asked || loop_now_us() - s->told_us >= STATUS_US;
+  return s->asked || clock_now_us() - s->told_us >= STATUS_US;
 }
 
 int stream_pause(Stream *s, const char *why) {
   int rc = fiber_wait(why, s->told_us + STATUS_US);
-  s->heard_us = loop_now_us(); /* nobody listened */
+  s->heard_us = clock_now_us(); /* nobody listened */
   if (rc < 0 && rc != E_TIMEOUT)
     return rc;
   if (s->failed)
@@ -236,7 +230,7 @@ static int read_on(Stream *s) {
     TRY(rc);
     if (rc > 0)
       TRY(take_frame(s, message));
-    else if (loop_now_us() - s->heard_us > REPLICATION_SILENCE_US)
+    else if (clock_now_us() - s->heard_us > REPLICATION_SILENCE_US)
       return E_TIMEOUT;
   }
   return s->failed ? E_UNAVAILABLE : end_fallback(s);
@@ -267,7 +261,7 @@ static int read_stream(Stream *s) {
   TRY(replication_start(s->connection, s->config.slot, publication));
   s->reading = true;
   s->falls_back = s->waiting = false;
-  s->heard_us = s->told_us = loop_now_us();
+  s->heard_us = s->told_us = clock_now_us();
   s->at = (RecordSource){.database = str_from(replication_database(s->connection))};
   int rc = read_on(s);
   bool ours = rc == E_CANCELED || rc == E_REFUSED || s->failed; /* the end */
@@ -310,9 +304,9 @@ static void read_forever(void *arg) {
   Stream *s = arg;
   int64_t wait_us = RETRY_FIRST_US;
   for (int rc = E_OK; rc != E_CANCELED && rc != E_REFUSED;) {
-    int64_t started_us = loop_now_us();
+    int64_t started_us = clock_now_us();
     rc = read_stream(s);
-    if (loop_now_us() - started_us > RETRY_MOST_US) { /* it did work meanwhile */
+    if (clock_now_us() - started_us > RETRY_MOST_US) { /* it did work meanwhile */
       wait_us = RETRY_FIRST_US;
       s->problem[0] = 0;
     }

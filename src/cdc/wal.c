@@ -3,8 +3,9 @@
 #include "cdc/wal.h"
 
 #include "cdc/stream.h"
+#include "log/log.h"
+#include "rt/clock.h"
 #include "rt/fiber.h"
-#include "rt/log.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -32,12 +33,6 @@ typedef struct WalSource {
   uint64_t commit_lsn; /* of the transaction being read */
   int index;           /* of the next event in it */
 } WalSource;
-
-static int64_t unix_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 static bool is_full(const Chunk *c) {
   return c->count >= CHUNK_EVENTS || arena_size(c->arena) >= CHUNK_BYTES;
@@ -128,7 +123,7 @@ static int add_change(void *arg, const StreamTable *table, char op, const Record
   Buf value = {.arena = s->filling->arena};
   Str column;
   buf_reserve(&value, 1024);
-  TRY(record_value(&value, table->prepared, at, op, before, after, unix_ns(), &column));
+  TRY(record_value(&value, table->prepared, at, op, before, after, clock_unix_ns(), &column));
   add_event(s, buf_view(&value), at->commit_us);
   return E_OK;
 }
@@ -141,7 +136,7 @@ static int add_malformed(void *arg, Str payload, int code) {
       s->config.slot, payload.n ? (unsigned char)payload.p[0] : 0U, (unsigned)(s->commit_lsn >> 32),
       (unsigned)s->commit_lsn, err_info(code)->name);
   TRY(wait_for_room(s));
-  add_event(s, arena_str(s->filling->arena, payload), unix_ns() / 1000);
+  add_event(s, arena_str(s->filling->arena, payload), clock_unix_us());
   return E_OK;
 }
 
@@ -194,7 +189,7 @@ static void wal_status(const Source *source, SourceStatus *ret) {
   stream_status(s->stream, &stream);
   *ret = (SourceStatus){.connected = stream.connected, .lag_bytes = stream.lag_bytes};
   if (oldest->count > 0)
-    ret->lag_us = unix_ns() / 1000 - oldest->oldest_us;
+    ret->lag_us = clock_unix_us() - oldest->oldest_us;
 }
 
 static void wal_close(Source *source, int64_t deadline_us) {

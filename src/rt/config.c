@@ -1,8 +1,6 @@
 /* Configuration from the environment, driven by each command's table. */
 #include "rt/config.h"
 
-#include "rt/log_levels.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,9 +64,8 @@ static int read_choice(const Option *o, const char *value) {
   return E_FIELD;
 }
 
-static int read_levels(const Option *o, const char *value) {
-  LogLevels levels;
-  TRY(log_levels_parse(str_from(value), &levels));
+static int read_checked(const Option *o, const char *value) {
+  TRY(o->check(str_from(value)));
   *(const char **)o->target = value;
   return 0;
 }
@@ -143,8 +140,7 @@ static const struct Type {
     [OPTION_INT] = {read_int, "integer", ""},
     [OPTION_MILLIS] = {read_millis, "duration", ", such as 250ms, 10s, 5m"},
     [OPTION_CHOICE] = {read_choice, "", ""},
-    [OPTION_LEVELS] = {read_levels, "levels",
-                       ": trace, debug, info, warn, error or off, and logger=level, as in info,saga=debug"},
+    [OPTION_CHECKED] = {read_checked, NULL, NULL}, /* the row has them */
     [OPTION_ADDRESS] = {read_address, "host:port", ""},
 };
 
@@ -152,16 +148,17 @@ static void accepts(const Option *o, char out[ACCEPTS]) {
   if (o->type == OPTION_CHOICE)
     accepts_choice(o, out);
   else
-    accepts_number(o, out, types[o->type].kind);
+    accepts_number(o, out, o->kind ? o->kind : types[o->type].kind);
 }
 
 static void explain(const Option *o, const char *value, FILE *err) {
   char wanted[ACCEPTS];
+  const char *example = o->example ? o->example : types[o->type].example;
   accepts(o, wanted);
   if (o->secret)
-    fprintf(err, "%s: the value is not acceptable; expected: %s%s\n", o->env, wanted, types[o->type].example);
+    fprintf(err, "%s: the value is not acceptable; expected: %s%s\n", o->env, wanted, example);
   else
-    fprintf(err, "%s=%s is not acceptable; expected: %s%s\n", o->env, value, wanted, types[o->type].example);
+    fprintf(err, "%s=%s is not acceptable; expected: %s%s\n", o->env, value, wanted, example);
 }
 
 int config_load(const Option *options, FILE *err) {

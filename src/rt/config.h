@@ -13,7 +13,7 @@ typedef enum OptionType {
   OPTION_INT,     /* int64_t, within min..max */
   OPTION_MILLIS,  /* int64_t microseconds; written as 250ms, 10s, 5m; min and max in milliseconds */
   OPTION_CHOICE,  /* int64_t: the index in choices */
-  OPTION_LEVELS,  /* const char *, which log_levels_parse takes */
+  OPTION_CHECKED, /* const char *, which the row's check takes */
   OPTION_ADDRESS, /* const char *, which config_address takes */
 } OptionType;
 
@@ -26,6 +26,10 @@ typedef struct Option {
   const char *const *choices; /* NULL-terminated */
   const char *help;
   bool secret; /* shown as *** when set */
+  /* Of OPTION_CHECKED: E_FIELD refuses the value; what a value is called, and an explanation for one that was refused.
+   */
+  int (*check)(Str value);
+  const char *kind, *example;
 } Option;
 
 /* The table ends with {0}. Bad values are explained on err, all of them, and give E_FIELD. */

@@ -1,8 +1,8 @@
 /* Fibers: who is ready, who waits until when, and whose turn it is. */
 #include "rt/fiber.h"
 
+#include "rt/clock.h"
 #include "rt/fiber_switch.h"
-#include "rt/loop.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -137,7 +137,7 @@ Fiber *fiber_start(const char *name, FiberFn *fn, void *arg) {
   f->fn = fn;
   f->arg = arg;
   f->name = name;
-  f->since_us = loop_now_us();
+  f->since_us = clock_now_us();
   f->context = *fiber_context();
   f->next = &sched.living;
   f->prev = sched.living.prev;
@@ -172,7 +172,7 @@ int fiber_wait(const char *why, int64_t deadline_us) {
     return 0;
   }
   f->why = why;
-  f->since_us = loop_now_us();
+  f->since_us = clock_now_us();
   f->deadline_us = deadline_us;
   f->outcome = E_TIMEOUT;
   if (deadline_us != FIBER_FOREVER)
@@ -202,8 +202,8 @@ void fiber_cancel(Fiber *f) {
 }
 
 int fiber_sleep(int64_t us) {
-  int64_t until = loop_now_us() + us;
-  while (loop_now_us() < until) {
+  int64_t until = clock_now_us() + us;
+  while (clock_now_us() < until) {
     int rc = fiber_wait("sleep", until);
     if (rc == E_CANCELED)
       return rc;
@@ -229,7 +229,7 @@ static void run(Fiber *f) {
 }
 
 int64_t fiber_run_ready(void) {
-  int64_t now = loop_now_us();
+  int64_t now = clock_now_us();
   while (sched.heap_count && sched.heap[1]->deadline_us <= now)
     make_ready(sched.heap[1]);
   /* Only those ready now: what they wake runs after the loop has polled again, so that I/O is never starved. */
@@ -253,7 +253,7 @@ bool fiber_any_ready(void) {
 }
 
 void fiber_list(Buf *out) {
-  int64_t now = loop_now_us();
+  int64_t now = clock_now_us();
   for (Fiber *f = sched.living.next; f != &sched.living; f = f->next) {
     const char *state = f->why ? f->why : (f == sched.current ? "running" : "ready");
     buf_printf(out, "%s\t%s\t%lld us\n", f->name, state, (long long)(now - f->since_us));

@@ -1,7 +1,7 @@
 /* Fibers: straight-line functions that wait. Stackful, cooperative, all on the loop's thread: between two waits a fiber
  * is alone, so plain data needs no locks, but everything may have changed after each wait.
  *
- * Every wait has a deadline (loop_now_us clock). A wait returns 0 when woken, E_TIMEOUT, or E_CANCELED after
+ * Every wait has a deadline (clock_now_us clock). A wait returns 0 when woken, E_TIMEOUT, or E_CANCELED after
  * fiber_cancel; then the function returns its error and the stack unwinds. Fibers never run inside a library's
  * callback: a callback marks them ready with fiber_wake, and the loop runs them. Stacks are FIBER_STACK bytes above a
  * guard page: no recursion on input, no large locals. */
@@ -10,7 +10,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
-#include "rt/log_context.h"
+#include "rt/context.h"
 
 #define FIBER_STACK   (128 * 1024)
 #define FIBER_FOREVER INT64_MAX

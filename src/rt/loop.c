@@ -1,6 +1,7 @@
 /* The event loop: libuv's, with fibers run between its passes. */
 #include "rt/loop.h"
 
+#include "rt/clock.h"
 #include "rt/fiber.h"
 
 #include <assert.h>
@@ -67,7 +68,7 @@ void loop_init(void) {
   loop.stopped = false;
   must(uv_loop_init(&loop.uv));
   must(uv_loop_configure(&loop.uv, UV_METRICS_IDLE_TIME));
-  loop.began_us = loop_now_us();
+  loop.began_us = clock_now_us();
   must(uv_timer_init(&loop.uv, &loop.timer));
   must(uv_idle_init(&loop.uv, &loop.no_sleep));
   must(uv_prepare_init(&loop.uv, &loop.before_poll));
@@ -88,7 +89,7 @@ static void arm_timer(int64_t next_us) {
     uv_timer_stop(&loop.timer);
     return;
   }
-  int64_t wait_us = next_us - loop_now_us();
+  int64_t wait_us = next_us - clock_now_us();
   uv_update_time(&loop.uv);
   must(uv_timer_start(&loop.timer, on_timer, wait_us <= 0 ? 0 : (uint64_t)(wait_us + 999) / 1000, 0));
 }
@@ -116,22 +117,8 @@ void loop_resume(void) {
   loop.stopped = false;
 }
 
-static int64_t clock_ns(clockid_t clock) {
-  struct timespec now;
-  clock_gettime(clock, &now);
-  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-int64_t loop_now_us(void) {
-  return clock_ns(CLOCK_MONOTONIC) / 1000;
-}
-
 int64_t loop_busy_us(void) {
-  return loop_now_us() - loop.began_us - (int64_t)(uv_metrics_idle_time(&loop.uv) / 1000);
-}
-
-int64_t loop_unix_ms(void) {
-  return clock_ns(CLOCK_REALTIME) / 1000000;
+  return clock_now_us() - loop.began_us - (int64_t)(uv_metrics_idle_time(&loop.uv) / 1000);
 }
 
 void loop_before_poll(void (*fn)(void *arg), void *arg) {

@@ -14,9 +14,7 @@ struct uv_loop_s *loop_uv(void); /* for the files of rt/ that wrap a library */
 void loop_run(void);             /* until loop_stop */
 void loop_stop(void);
 void loop_resume(void);     /* takes an earlier stop back, for another loop_run */
-int64_t loop_now_us(void);  /* CLOCK_MONOTONIC, microseconds; for deadlines, never for what is stored */
 int64_t loop_busy_us(void); /* since loop_init, without the time it slept in poll */
-int64_t loop_unix_ms(void); /* CLOCK_REALTIME, milliseconds; for what people read */
 
 /* fn is called once per pass of the loop, after the fibers ran and before it sleeps. At most 16 hooks. */
 void loop_before_poll(void (*fn)(void *arg), void *arg);

@@ -2,7 +2,7 @@
  * do. */
 #include "rt/random.h"
 
-#include "rt/loop.h"
+#include "rt/clock.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -55,7 +55,7 @@ uint64_t random_below(uint64_t bound) {
 Uuid uuid_new(void) {
   uint8_t random[10];
   random_bytes(random, sizeof(random));
-  return uuid_v7(loop_unix_ms(), random);
+  return uuid_v7(clock_unix_ms(), random);
 }
 
 void random_after_fork(void) {

@@ -1,10 +1,10 @@
 /* The engine: runs begin, are driven, end; leases are renewed, and what others left behind is taken over. */
 #include "saga/engine.h"
 
-#include "rt/log.h"
-#include "rt/loop.h"
+#include "http/span.h"
+#include "log/log.h"
+#include "rt/clock.h"
 #include "rt/random.h"
-#include "rt/span.h"
 #include "saga/run.h"
 
 #include <math.h>
@@ -20,30 +20,58 @@
 SagaConfig saga_config;
 
 const Option saga_options[] = {
-    {"SAGA_LEASE", OPTION_MILLIS, &saga_config.lease_us, "10s", 1000, 600000, NULL,
-     "how long a silent process keeps its sagas before another takes them over", false},
-    {"SAGA_ATTEMPT_TIMEOUT", OPTION_MILLIS, &saga_config.attempt_us, "2s", 10, 60000, NULL,
-     "how long one call to a participant may take before it is asked again", false},
-    {"SAGA_RETENTION", OPTION_MILLIS, &saga_config.retention_us, "10080m", 60000, 31536000000, NULL,
-     "how long ended sagas are kept", false},
-    {"SAGA_RUNNING_MOST", OPTION_INT, &saga_config.running_most, "1500", 1, 100000, NULL,
-     "sagas one process drives at once; beyond it new ones are answered 503, and half as many more are taken over",
-     false},
-    {"SAGA_CALLS_PER_SERVICE", OPTION_INT, &saga_config.calls_per_target, "256", 1, 4096, NULL,
-     "concurrent calls to one participant", false},
-    {"SAGA_PARK_REFUSALS", OPTION_INT, &saga_config.park_refusals, "10", 1, 1000000, NULL,
-     "a saga is parked when a step that must succeed, such as an undoing, is refused so many times in a row", false},
-    {"SAGA_PARK_AFTER", OPTION_MILLIS, &saga_config.park_after_us, "1440m", 1000, 31536000000, NULL,
-     "and when such a step has not succeeded for so long, for want of an answer", false},
+    {.env = "SAGA_LEASE",
+     .type = OPTION_MILLIS,
+     .target = &saga_config.lease_us,
+     .def = "10s",
+     .min = 1000,
+     .max = 600000,
+     .help = "how long a silent process keeps its sagas before another takes them over"},
+    {.env = "SAGA_ATTEMPT_TIMEOUT",
+     .type = OPTION_MILLIS,
+     .target = &saga_config.attempt_us,
+     .def = "2s",
+     .min = 10,
+     .max = 60000,
+     .help = "how long one call to a participant may take before it is asked again"},
+    {.env = "SAGA_RETENTION",
+     .type = OPTION_MILLIS,
+     .target = &saga_config.retention_us,
+     .def = "10080m",
+     .min = 60000,
+     .max = 31536000000,
+     .help = "how long ended sagas are kept"},
+    {.env = "SAGA_RUNNING_MOST",
+     .type = OPTION_INT,
+     .target = &saga_config.running_most,
+     .def = "1500",
+     .min = 1,
+     .max = 100000,
+     .help =
+         "sagas one process drives at once; beyond it new ones are answered 503, and half as many more are taken over"},
+    {.env = "SAGA_CALLS_PER_SERVICE",
+     .type = OPTION_INT,
+     .target = &saga_config.calls_per_target,
+     .def = "256",
+     .min = 1,
+     .max = 4096,
+     .help = "concurrent calls to one participant"},
+    {.env = "SAGA_PARK_REFUSALS",
+     .type = OPTION_INT,
+     .target = &saga_config.park_refusals,
+     .def = "10",
+     .min = 1,
+     .max = 1000000,
+     .help = "a saga is parked when a step that must succeed, such as an undoing, is refused so many times in a row"},
+    {.env = "SAGA_PARK_AFTER",
+     .type = OPTION_MILLIS,
+     .target = &saga_config.park_after_us,
+     .def = "1440m",
+     .min = 1000,
+     .max = 31536000000,
+     .help = "and when such a step has not succeeded for so long, for want of an answer"},
     {0},
 };
-
-static const char *const state_names[] = {"RUNNING", "COMPENSATING", "SUCCEEDED", "COMPENSATED", "PARKED"};
-static const char *const step_names[] = {"WAITING", "DONE", "REFUSED", "MAYBE", "UNDONE"};
-
-const char *saga_state_name(SagaState state) {
-  return state_names[state];
-}
 
 static SagaStats *stats_of(const SagaRun *run) {
   return &run->engine->stats[run->type - run->engine->types];
@@ -78,7 +106,7 @@ int saga_new(SagaEngine *e, const SagaType *type, Uuid id, Str input, SagaRun **
   SagaRun *run = ARENA_NEW(arena, SagaRun);
   *run = (SagaRun){.id = id, .type = type, .engine = e, .arena = arena, .epoch = 1, .references = 1};
   run->input = arena_str(arena, input);
-  run->began_us = run->resumed_us = loop_now_us();
+  run->began_us = run->resumed_us = clock_now_us();
   int rc = type->load(run);
   if (rc < 0) {
     arena_free(arena);
@@ -180,8 +208,8 @@ Str saga_steps_json(const SagaRun *run) {
   for (int i = 0; i < run->type->step_count; i++) {
     const SagaStepRun *s = &run->steps[i];
     buf_printf(&b, "%s{\"name\":\"%s\",\"state\":\"%s\",\"attempts\":%d,\"status\":%d,\"micros\":%lld}", i ? "," : "",
-               run->type->steps[i].name, s->skipped ? "SKIPPED" : step_names[s->state], s->attempts, s->status,
-               (long long)s->took_us);
+               run->type->steps[i].name, s->skipped ? "SKIPPED" : saga_step_state_name(s->state), s->attempts,
+               s->status, (long long)s->took_us);
   }
   buf_char(&b, ']');
   return buf_view(&b);
@@ -189,7 +217,7 @@ Str saga_steps_json(const SagaRun *run) {
 
 static int store(SagaRun *run, SagaState state, const SagaEnd *end) {
   SagaStore *s = run->engine->store;
-  int64_t deadline = loop_now_us() + STORE_US;
+  int64_t deadline = clock_now_us() + STORE_US;
   if (state == SAGA_COMPENSATING)
     return saga_store_compensate(s, run, deadline);
   return state == SAGA_PARKED ? saga_store_park(s, run, end->steps, deadline)
@@ -264,7 +292,7 @@ static void log_parked(const SagaRun *run) {
 static void log_end(const SagaRun *run) {
   const LogField fields[] = {
       {LOG_SAGA_STATE, str_from(saga_state_name(run->state)), 0},
-      {LOG_DURATION, (Str){0}, loop_now_us() - run->began_us},
+      {LOG_DURATION, (Str){0}, clock_now_us() - run->began_us},
       {run->failed_step.p ? LOG_STEP : LOG_NO_KEY, run->failed_step, 0},
       {run->reason.p ? LOG_REASON : LOG_NO_KEY, run->reason, 0},
   };
@@ -407,7 +435,7 @@ static void renew(void *arg) {
   SCOPED_ARENA arena = arena_new();
   int64_t every = saga_config.lease_us / 4;
   while (fiber_sleep(every) == 0) {
-    renew_once(e, arena, loop_now_us() - every); /* most have ended long before their first renewal */
+    renew_once(e, arena, clock_now_us() - every); /* most have ended long before their first renewal */
     arena_reset(arena);
   }
 }
@@ -438,10 +466,10 @@ static void expire(SagaEngine *e, Arena *arena) {
 static void keep_house(void *arg) {
   SagaEngine *e = arg;
   SCOPED_ARENA arena = arena_new();
-  int64_t expire_at = loop_now_us();
+  int64_t expire_at = clock_now_us();
   do {
     count_parked(e, arena);
-    if (loop_now_us() >= expire_at) {
+    if (clock_now_us() >= expire_at) {
       expire(e, arena);
       expire_at += RETENTION_EVERY_US;
     }
@@ -475,7 +503,7 @@ void saga_engine_stop(SagaEngine *e, int64_t deadline_us) {
   if (is_busy(e))
     LOG(INFO, "saga", "%d sagas have not ended and are given back", e->active_count);
   /* Also when none is driven: what could not be stored, or not be read when it was taken over, is still ours. */
-  rc = saga_store_release(e->store, arena, loop_now_us() + RELEASE_US);
+  rc = saga_store_release(e->store, arena, clock_now_us() + RELEASE_US);
   if (rc < 0)
     LOG(WARN, "saga", "what is ours stays so until its lease ends: %s", err_info(rc)->title);
 }

@@ -5,15 +5,10 @@
 #include "rt/config.h"
 #include "saga/saga.h"
 
-typedef struct SagaEngine SagaEngine;
-
 /* The process's settings of all its engines: environment variables, see rt/config.h. */
 extern const Option saga_options[];
 /* This process's name: the sagas that an earlier process of the same name left behind are taken over at once. */
 void saga_set_owner(const char *owner);
-
-/* How the engine reaches participants: rt's service_call, or a simulation. */
-typedef int SagaTransport(const char *service, HttpRequest *request, HttpReply *reply);
 
 /* Before the fork (it registers metrics). types ends with {0}. */
 SagaEngine *saga_engine_new(const char *schema, const SagaType *types, SagaTransport *transport);
@@ -32,7 +27,6 @@ MUST_CHECK int saga_begin(SagaRun *run, const DbStmt *statements, int count, int
 MUST_CHECK int saga_wait(SagaRun *run, int64_t deadline_us);
 void saga_release(SagaRun *run);
 
-const char *saga_state_name(SagaState state);
 /* How the steps went, as a JSON array. */
 Str saga_steps_json(const SagaRun *run);
 

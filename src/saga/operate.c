@@ -2,10 +2,12 @@
  * raise fences that process, and whoever looks for sagas that are due takes it from there. */
 #include "saga/operate.h"
 
-#include "rt/json.h"
-#include "rt/log.h"
+#include "log/log.h"
 #include "rt/random.h"
+#include "saga/engine.h"
 #include "saga/run.h"
+#include "service/idempotency.h"
+#include "json/json.h"
 
 #define REASON_MOST   1000
 #define OPERATOR_MOST 200
@@ -86,7 +88,7 @@ static int operate(Req *req, const Command *command, const SagaOperation *o) {
   const DbStmt statements[] = {{command->sql, values, 7},
                                DB_STMT(&sql->look, V_UUID(saga)),
                                DB_STMT(&sql->forget, V_TEXT(req->key), V_UUID(trace))};
-  int rc = req_commit(req, statements, req->key.p ? 3 : 2, results);
+  int rc = idempotency_commit(req, statements, req->key.p ? 3 : 2, results);
   if (rc != 0)
     return rc;
   if (!results[0].affected)

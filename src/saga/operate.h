@@ -3,7 +3,7 @@
 #ifndef SKALD_SAGA_OPERATE_H
 #define SKALD_SAGA_OPERATE_H
 
-#include "rt/req.h"
+#include "service/req.h"
 
 typedef struct SagaOperation {
   Str step, reason;

@@ -2,7 +2,7 @@
 #ifndef SKALD_SAGA_RUN_H
 #define SKALD_SAGA_RUN_H
 
-#include "saga/engine.h"
+#include "saga/saga.h"
 #include "saga/stats.h"
 #include "saga/store.h"
 

@@ -2,19 +2,17 @@
  * it may have reached. It knows nothing of shops. What it promises: a saga that was begun (one transaction with the
  * caller's own rows) ends SUCCEEDED or COMPENSATED whatever dies on the way, or waits PARKED for an operator where a
  * step that must succeed does not; and its end is one transaction with the caller's.
- *
  * Each saga has an owner, a lease (due_at, by the database's clock) and an epoch; every write is guarded by epoch and
  * state. Participants are idempotent under the saga's id, so taking one over simply asks again. */
 #ifndef SKALD_SAGA_SAGA_H
 #define SKALD_SAGA_SAGA_H
 
-#include "rt/db.h"
+#include "db/db.h"
+#include "http/http.h"
 #include "rt/fiber.h"
-#include "rt/http.h"
+#include "saga/state.h"
 
 #define SAGA_STEPS 16
-
-typedef enum SagaState { SAGA_RUNNING, SAGA_COMPENSATING, SAGA_SUCCEEDED, SAGA_COMPENSATED, SAGA_PARKED } SagaState;
 
 typedef enum SagaStepKind {
   SAGA_COMPENSATABLE, /* can be undone; refused: the saga is rolled back */
@@ -28,7 +26,9 @@ typedef struct SagaCall { /* one request to a participant, made in the arena it 
   Str path, body;
 } SagaCall;
 
-typedef enum SagaStepState { STEP_WAITING, STEP_DONE, STEP_REFUSED, STEP_MAYBE, STEP_UNDONE } SagaStepState;
+typedef struct SagaEngine SagaEngine; /* saga/engine.h */
+/* How the engine reaches participants: service_call, or a simulation. */
+typedef int SagaTransport(const char *service, HttpRequest *request, HttpReply *reply);
 
 typedef struct SagaStepRun {
   SagaStepState state;
@@ -41,7 +41,7 @@ typedef struct SagaStepRun {
 typedef struct SagaRun {
   Uuid id;
   const struct SagaType *type;
-  struct SagaEngine *engine;
+  SagaEngine *engine;
   Arena *arena; /* everything of the run lives here, until saga_release */
   Str input;    /* JSON, as stored */
   void *data;   /* what type->load made of it */

@@ -1,7 +1,7 @@
 /* Series made once for each type and step. */
 #include "saga/stats.h"
 
-#include "rt/loop.h"
+#include "rt/clock.h"
 
 #include <stdio.h>
 
@@ -80,7 +80,7 @@ void saga_stats_init(SagaStats *stats, const char *service, const SagaType *type
 void saga_stats_ended(SagaStats *stats, const SagaRun *run) {
   bool success = run->state == SAGA_SUCCEEDED;
   metric_add(stats->ended[success], 1);
-  metric_observe(stats->duration[success], (double)(loop_now_us() - run->began_us) / 1e6);
+  metric_observe(stats->duration[success], (double)(clock_now_us() - run->began_us) / 1e6);
 }
 
 void saga_stats_state(SagaStats *stats, SagaState state, int by) {

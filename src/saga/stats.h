@@ -2,7 +2,7 @@
 #ifndef SKALD_SAGA_STATS_H
 #define SKALD_SAGA_STATS_H
 
-#include "rt/metrics.h"
+#include "metrics/metrics.h"
 #include "saga/saga.h"
 
 enum { SAGA_CALL_OUTCOMES = 3 }; /* done, refused, unknown */

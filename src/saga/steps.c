@@ -1,11 +1,11 @@
 /* Steps: asking participants, forward and back. The outcome of a call is read from the status code alone: 2xx is done;
  * 408, 425, 429, 5xx or no answer is unknown and asked again under the same id; any other 4xx is a no. */
-#include "rt/http.h"
-#include "rt/json.h"
-#include "rt/loop.h"
-#include "rt/problem.h"
+#include "http/http.h"
+#include "http/problem.h"
+#include "rt/clock.h"
 #include "rt/random.h"
 #include "saga/run.h"
+#include "json/json.h"
 
 #include <string.h>
 
@@ -66,7 +66,7 @@ static CallOutcome attempt(SagaRun *run, Arena *arena, int step, bool back, int6
   Semaphore *slots = target_of(run->engine, call.service);
   if (semaphore_acquire(slots, "saga target", deadline_us) < 0)
     return CALL_UNKNOWN;
-  int64_t attempt_end = loop_now_us() + saga_config.attempt_us;
+  int64_t attempt_end = clock_now_us() + saga_config.attempt_us;
   request->deadline_us = attempt_end < deadline_us ? attempt_end : deadline_us;
   rc = run->engine->transport(call.service, request, reply);
   semaphore_release(slots);
@@ -110,7 +110,7 @@ static bool is_hopeless(SagaRun *run, int i, Siege *siege, CallOutcome outcome, 
   siege->attempts++;
   siege->refusals = outcome == CALL_REFUSED ? siege->refusals + 1 : 0;
   bool refused = siege->refusals >= saga_config.park_refusals;
-  bool late = loop_now_us() - run->resumed_us >= saga_config.park_after_us;
+  bool late = clock_now_us() - run->resumed_us >= saga_config.park_after_us;
   if (!siege->must_succeed || (!refused && !(late && siege->attempts >= saga_config.park_refusals)))
     return false;
   if (run->parked_step.p)
@@ -137,7 +137,7 @@ static Arena *attempt_arena(SagaRun *run, int attempts, Arena **scratch) {
 static int step_forward(SagaRun *run, int i) {
   const SagaStep *s = &run->type->steps[i];
   Arena *scratch __attribute__((cleanup(arena_cleanup))) = NULL;
-  int64_t began = loop_now_us();
+  int64_t began = clock_now_us();
   /* What cannot be undone must be known: a pivot is asked until it has answered. */
   Siege siege = {.must_succeed = s->kind != SAGA_COMPENSATABLE};
   int64_t deadline = siege.must_succeed ? FIBER_FOREVER : began + s->timeout_us;
@@ -146,7 +146,7 @@ static int step_forward(SagaRun *run, int i) {
     HttpReply reply;
     Arena *arena = attempt_arena(run, step->attempts, &scratch);
     CallOutcome outcome = attempt(run, arena, i, false, deadline, &reply);
-    step->took_us = loop_now_us() - began;
+    step->took_us = clock_now_us() - began;
     if (outcome == CALL_DONE) {
       step->answer = scratch ? arena_str(run->arena, reply.body) : reply.body;
       step->state = STEP_DONE;
@@ -161,7 +161,7 @@ static int step_forward(SagaRun *run, int i) {
       return E_REFUSED;
     }
     int64_t wait = saga_backoff_us(step->attempts);
-    if (run->fenced || loop_now_us() + wait >= deadline || fiber_sleep(wait) < 0) {
+    if (run->fenced || clock_now_us() + wait >= deadline || fiber_sleep(wait) < 0) {
       step_failed(run, i, STEP_MAYBE, reply.body);
       return run->fenced ? E_FENCED : E_REFUSED;
     }
@@ -191,11 +191,11 @@ static int step_backward(SagaRun *run, int i) {
 }
 
 static void run_task(StepTask *task) {
-  int64_t began_us = loop_now_us();
+  int64_t began_us = clock_now_us();
   task->outcome = task->back ? step_backward(task->run, task->step) : step_forward(task->run, task->step);
   SagaStepState state = task->run->steps[task->step].state;
   if (!task->back || state == STEP_UNDONE)
-    metric_observe(stats_of(task->run, task->step)->duration[state], (double)(loop_now_us() - began_us) / 1e6);
+    metric_observe(stats_of(task->run, task->step)->duration[state], (double)(clock_now_us() - began_us) / 1e6);
   (*task->running)--;
   fiber_wake(task->parent);
 }

@@ -2,8 +2,7 @@
  * one transaction and now() would be its beginning. */
 #include "saga/store.h"
 
-#include "rt/loop.h"
-#include "saga/engine.h"
+#include "rt/clock.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -203,7 +202,7 @@ int saga_store_claim(SagaStore *s, Arena *arena, bool mine, int64_t most, List *
   TRY(db_exec(s->db, arena,
               DB_STMT(&s->claim, V_TEXT(s->owner), V_INT(s->lease_ms), V_TEXT(mine ? s->name : (Str){0}),
                       V_INT(most < CLAIM_MOST ? most : CLAIM_MOST)),
-              &found, loop_now_us() + STORE_US));
+              &found, clock_now_us() + STORE_US));
   return db_read_rows(arena, &found, fields, sizeof(SagaClaim), ret);
 }
 
@@ -227,7 +226,7 @@ int saga_store_renew(SagaStore *s, Arena *arena, SagaRun *const *runs, size_t co
   Buf ids = {.arena = arena}, epochs = {.arena = arena};
   write_runs(runs, count, &ids, &epochs);
   const DbValue values[] = {V_TEXT(buf_view(&ids)), V_INT(s->lease_ms), V_TEXT(s->owner), V_TEXT(buf_view(&epochs))};
-  TRY(db_exec(s->db, arena, (DbStmt){&s->renew, values, 4}, &found, loop_now_us() + STORE_US));
+  TRY(db_exec(s->db, arena, (DbStmt){&s->renew, values, 4}, &found, clock_now_us() + STORE_US));
   return db_read_rows(arena, &found, fields, sizeof(SagaLost), ret_lost);
 }
 
@@ -238,17 +237,17 @@ int saga_store_release(SagaStore *s, Arena *arena, int64_t deadline_us) {
 int saga_store_parked(SagaStore *s, Arena *arena, List *ret) {
   static const Field fields[] = {FIELD(SagaParked, type, F_TEXT), FIELD(SagaParked, count, F_INT), {0}};
   DbResult found;
-  TRY(db_exec(s->db, arena, (DbStmt){&s->parked, NULL, 0}, &found, loop_now_us() + STORE_US));
+  TRY(db_exec(s->db, arena, (DbStmt){&s->parked, NULL, 0}, &found, clock_now_us() + STORE_US));
   return db_read_rows(arena, &found, fields, sizeof(SagaParked), ret);
 }
 
 int saga_store_expire(SagaStore *s, Arena *arena, int64_t age_us) {
   static const uint8_t lowest[10];
-  Uuid young = uuid_v7(loop_unix_ms() - age_us / 1000, lowest);
+  Uuid young = uuid_v7(clock_unix_ms() - age_us / 1000, lowest);
   DbResult found;
   int64_t gone = 0;
   TRY(db_exec(s->db, arena, DB_STMT(&s->expire, V_UUID(young), V_INT(age_us / 1000), V_INT(EXPIRE_MOST)), &found,
-              loop_now_us() + STORE_US));
+              clock_now_us() + STORE_US));
   TRY(str_to_int(db_cell(&found, 0, 0), &gone));
   return gone == EXPIRE_MOST;
 }

@@ -1,6 +1,7 @@
 /* Sagas as JSON: state, steps, attempts, times and reasons. */
 #include "saga/view.h"
 
+#include "saga/engine.h"
 #include "saga/run.h"
 
 typedef struct SagaView {

@@ -3,7 +3,7 @@
 #ifndef SKALD_SAGA_VIEW_H
 #define SKALD_SAGA_VIEW_H
 
-#include "rt/req.h"
+#include "service/req.h"
 
 int saga_show(Req *req, void *in); /* GET …/saga/{id}: one saga */
 int saga_list(Req *req, void *in); /* GET …/saga?state=&page_size=&page_token=: oldest first */

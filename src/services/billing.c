@@ -1,9 +1,10 @@
 /* Billing: accounts and their wallets. Each operation leaves one row in history_billings, in the same transaction as
  * the change of the wallet; change data capture publishes that table. */
-#include "rt/metrics.h"
+#include "http/span.h"
+#include "metrics/metrics.h"
 #include "rt/random.h"
-#include "rt/req.h"
-#include "rt/span.h"
+#include "service/idempotency.h"
+#include "service/req.h"
 #include "services/services.h"
 #include "sql.h"
 
@@ -131,7 +132,7 @@ static int create_account(Req *req, void *in) {
   reply_object(req, 200, account_fields, a);
   const DbStmt create =
       DB_STMT(&create_with_history, V_UUID(a->id), V_MONEY(a->wallet), V_UUID(uuid_new()), own_trace(req));
-  int rc = req_commit(req, &create, 1, NULL);
+  int rc = idempotency_commit(req, &create, 1, NULL);
   if (rc == 0)
     metric_add(operations.created, 1);
   return rc;
@@ -173,7 +174,7 @@ static int refill(Req *req, void *in) {
       DB_STMT(&forget_refused_key, V_TEXT(req->key), V_UUID(history)),
   };
   db_hot_key(account);
-  int rc = req_commit(req, statements, req->key.p ? 2 : 1, results);
+  int rc = idempotency_commit(req, statements, req->key.p ? 2 : 1, results);
   if (rc != 0)
     return rc;
   if (!results[0].affected)
@@ -190,7 +191,7 @@ static int buy(Req *req, void *in) {
   TRY(req_money(req, 1, &sum));
   db_hot_key(account);
   DbResult row;
-  int rc = req_commit_answer(
+  int rc = idempotency_commit_answer(
       req, &DB_STMT(&buy_with_history, V_UUID(account), V_MONEY(sum), V_UUID(history), own_trace(req)), 1,
       DB_STMT(&answer_bought, V_UUID(history)), &row);
   if (rc == 0 && row.affected)

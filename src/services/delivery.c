@@ -1,9 +1,10 @@
 /* Delivery: when orders are brought. A time with a slot record takes as many deliveries as its capacity says, a time
  * without one any number. Times are local times without a zone; "now" is taken in UTC. */
-#include "rt/loop.h"
-#include "rt/metrics.h"
+#include "metrics/metrics.h"
+#include "rt/clock.h"
 #include "rt/random.h"
-#include "rt/req.h"
+#include "service/idempotency.h"
+#include "service/req.h"
 #include "services/services.h"
 #include "sql.h"
 
@@ -131,7 +132,7 @@ static void expect_contention(LocalTime time) {
 }
 
 static bool is_future(LocalTime time) {
-  return time > loop_unix_ms() * 1000;
+  return time > clock_unix_ms() * 1000;
 }
 
 static Metric *refused_past, *refused_full;
@@ -165,7 +166,7 @@ static int create_delivery(Req *req, void *in) {
       DB_STMT(&forget_refused_key, V_TEXT(req->key), V_UUID(d->id)),
   };
   expect_contention(d->timeDelivery);
-  int rc = req_commit(req, statements, req->key.p ? 2 : 1, results);
+  int rc = idempotency_commit(req, statements, req->key.p ? 2 : 1, results);
   if (rc != 0)
     return rc;
   return results[0].rows ? refuse_full(req) : 0;

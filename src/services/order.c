@@ -1,15 +1,16 @@
 /* Order: what was ordered, and the saga that has it paid, reserved and delivered, or undone. */
-#include "rt/idempotency.h"
-#include "rt/json.h"
-#include "rt/metrics.h"
-#include "rt/problem.h"
+#include "http/problem.h"
+#include "metrics/metrics.h"
 #include "rt/random.h"
-#include "rt/req.h"
 #include "saga/engine.h"
 #include "saga/operate.h"
 #include "saga/view.h"
+#include "service/idempotency.h"
+#include "service/req.h"
+#include "service/service.h"
 #include "services/services.h"
 #include "sql.h"
+#include "json/json.h"
 
 enum { FIRST_LINE = 16, LINES_MOST = 500 }; /* uuid_child number of line 0 */
 enum { PAYMENT, WAREHOUSE, DELIVERY, STEPS };
@@ -135,8 +136,8 @@ static int create_order(Req *req, void *in) {
   number_lines(o->id, o->contents);
   reply_object(req, 200, order_fields, o);
   Str lines = lines_json(req->arena, stored_fields, o->contents);
-  return req_commit(req, &DB_STMT(&insert_order, V_UUID(o->id), V_TEXT(lines), V_TEXT(o->status), V_BOOL(false)), 1,
-                    NULL);
+  return idempotency_commit(
+      req, &DB_STMT(&insert_order, V_UUID(o->id), V_TEXT(lines), V_TEXT(o->status), V_BOOL(false)), 1, NULL);
 }
 
 static int get_order(Req *req, void *in) {

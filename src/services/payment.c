@@ -1,7 +1,9 @@
 /* Payment: what was paid for an order. A saga's payment that names a wallet takes the money through Billing. */
-#include "rt/problem.h"
+#include "http/problem.h"
 #include "rt/random.h"
-#include "rt/req.h"
+#include "service/idempotency.h"
+#include "service/req.h"
+#include "service/service.h"
 #include "services/services.h"
 #include "sql.h"
 
@@ -51,7 +53,7 @@ static int create_payment(Req *req, void *in) {
   Payment *p = in;
   p->id = uuid_new();
   reply_object(req, 200, payment_fields, p);
-  return req_commit(
+  return idempotency_commit(
       req, &DB_STMT(&insert_payment, V_UUID(p->id), V_UUID(p->orderId), V_MONEY(p->cost), V_TEXT(p->status)), 1, NULL);
 }
 

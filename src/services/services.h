@@ -2,7 +2,7 @@
 #ifndef SKALD_SERVICES_SERVICES_H
 #define SKALD_SERVICES_SERVICES_H
 
-#include "rt/service.h"
+#include "service/def.h"
 
 extern const ServiceDef order_service, payment_service, warehouse_service, delivery_service, user_service,
     billing_service, notification_service;

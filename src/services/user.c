@@ -1,14 +1,15 @@
 /* User: who buys. Registering is a saga of one step, so that a user never stands without a billing account, nor an
  * account without its user. */
-#include "rt/idempotency.h"
-#include "rt/json.h"
 #include "rt/random.h"
-#include "rt/req.h"
 #include "saga/engine.h"
 #include "saga/operate.h"
 #include "saga/view.h"
+#include "service/idempotency.h"
+#include "service/req.h"
+#include "service/service.h"
 #include "services/services.h"
 #include "sql.h"
+#include "json/json.h"
 
 #include <string.h>
 

@@ -1,8 +1,9 @@
 /* Warehouse: the lines of orders that are reserved. An item with a stock record can be reserved only while stock lasts;
  * one without is made to order and always available. */
-#include "rt/metrics.h"
+#include "metrics/metrics.h"
 #include "rt/random.h"
-#include "rt/req.h"
+#include "service/idempotency.h"
+#include "service/req.h"
 #include "services/services.h"
 #include "sql.h"
 
@@ -245,7 +246,7 @@ static int create_reservations(Req *req, void *in) {
       reserve_statement(req, *list, false),
       DB_STMT(&forget_refused_key, V_TEXT(req->key), V_UUID(r->id)),
   };
-  int rc = req_commit(req, statements, req->key.p ? 2 : 1, results);
+  int rc = idempotency_commit(req, statements, req->key.p ? 2 : 1, results);
   if (rc != 0)
     return rc;
   return results[0].rows ? refuse_short(req, db_cell(&results[0], 0, 0)) : 0;

@@ -2,7 +2,7 @@
  * that was read obeys its table, and written and read again it is written the same; a refusal leaves everything as it
  * was and says where and why in good UTF-8. */
 #include "fuzz/fuzz.h"
-#include "rt/json.h"
+#include "json/json.h"
 
 #include <string.h>
 

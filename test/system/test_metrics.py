@@ -119,7 +119,7 @@ def source_names():
     pattern = re.compile(r'"((?:http|ktor_http|skald|notification|process)_[a-z_]+)"')
     found = set()
     for path in (ROOT / "src").rglob("*.c"):
-        if path.name != "log_record.c":  # the names of the logs' fields
+        if path != ROOT / "src/log/record.c":  # the names of the logs' fields
             found |= {name for name in pattern.findall(path.read_text()) if not name.endswith("_pub")}
     return found
 

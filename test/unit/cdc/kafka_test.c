@@ -1,7 +1,9 @@
 /* The Kafka source and producer against librdkafka's own mock of a cluster. Each test is a process of its own, with its
  * own loop and brokers. */
-#include "cdc/kafka.h"
+#include "cdc/kafka_consumer.h"
+#include "cdc/kafka_producer.h"
 
+#include "rt/clock.h"
 #include "rt/fiber.h"
 #include "rt/loop.h"
 #include "unit/unit.h"
@@ -109,8 +111,8 @@ static void produce_numbers(int first, int count, int partitions) {
     KafkaRecord record = numbered(i % partitions, i, text);
     EXPECT_INT(kafka_produce(p, &record), E_OK);
   }
-  EXPECT_INT(kafka_producer_flush(p, loop_now_us() + 30 * SECOND), E_OK);
-  kafka_producer_close(p, loop_now_us() + 5 * SECOND);
+  EXPECT_INT(kafka_producer_flush(p, clock_now_us() + 30 * SECOND), E_OK);
+  kafka_producer_close(p, clock_now_us() + 5 * SECOND);
 }
 
 static KafkaProgress progress_of(const KafkaProducer *p) {
@@ -158,11 +160,11 @@ static void keys_and_nulls(void) {
     EXPECT_INT(kafka_produce(p, &record), E_OK);
   }
   EXPECT_INT(progress_of(p).produced, KEYS);
-  EXPECT_INT(kafka_producer_flush(p, loop_now_us() + 10 * SECOND), E_OK);
+  EXPECT_INT(kafka_producer_flush(p, clock_now_us() + 10 * SECOND), E_OK);
   EXPECT_INT(progress_of(p).confirmed, KEYS);
   EXPECT_INT(progress_of(p).failed, 0);
   EXPECT(told > 0);
-  kafka_producer_close(p, loop_now_us() + 5 * SECOND);
+  kafka_producer_close(p, clock_now_us() + 5 * SECOND);
 
   Source *s = new_source();
   for (int seen = 0; seen < KEYS;) {
@@ -181,7 +183,7 @@ static void keys_and_nulls(void) {
     }
     s->done(s);
   }
-  s->close(s, loop_now_us() + 5 * SECOND);
+  s->close(s, clock_now_us() + 5 * SECOND);
 }
 
 TEST(records_go_where_java_would_send_them_and_null_stays_null) {
@@ -193,7 +195,7 @@ static void refused_records(void) {
   char text[16];
   KafkaRecord record = numbered(0, 1, text);
   EXPECT_INT(kafka_produce(p, &record), E_OK);
-  EXPECT_INT(kafka_producer_flush(p, loop_now_us() + 10 * SECOND), E_OK);
+  EXPECT_INT(kafka_producer_flush(p, clock_now_us() + 10 * SECOND), E_OK);
   char *large = calloc(1, 2 << 20);
   record.value = (Str){large, 2 << 20};
   EXPECT_INT(kafka_produce(p, &record), E_TOO_LARGE);
@@ -205,13 +207,13 @@ static void refused_records(void) {
   rd_kafka_mock_push_request_errors(cluster, PRODUCE, 1, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
   record = numbered(0, 3, text);
   EXPECT_INT(kafka_produce(p, &record), E_OK);
-  EXPECT_INT(kafka_producer_flush(p, loop_now_us() + 10 * SECOND), E_UNAVAILABLE);
+  EXPECT_INT(kafka_producer_flush(p, clock_now_us() + 10 * SECOND), E_UNAVAILABLE);
   EXPECT_INT(progress_of(p).confirmed, 1);
   EXPECT_INT(progress_of(p).failed, 2);
   EXPECT_INT(kafka_produce(p, &record), E_UNAVAILABLE);
-  EXPECT_INT(kafka_producer_wait(p, 1, loop_now_us() + SECOND), E_OK);
+  EXPECT_INT(kafka_producer_wait(p, 1, clock_now_us() + SECOND), E_OK);
   EXPECT(kafka_producer_error(p).n > 0);
-  kafka_producer_close(p, loop_now_us() + 5 * SECOND);
+  kafka_producer_close(p, clock_now_us() + 5 * SECOND);
 }
 
 TEST(a_record_that_never_can_be_written_fails_for_good) {
@@ -227,9 +229,9 @@ static void repeated_tries(void) {
     KafkaRecord record = numbered(i % 2, i, text);
     EXPECT_INT(kafka_produce(p, &record), E_OK);
   }
-  EXPECT_INT(kafka_producer_flush(p, loop_now_us() + 30 * SECOND), E_OK);
+  EXPECT_INT(kafka_producer_flush(p, clock_now_us() + 30 * SECOND), E_OK);
   EXPECT_INT(progress_of(p).confirmed, 1000);
-  kafka_producer_close(p, loop_now_us() + 5 * SECOND);
+  kafka_producer_close(p, clock_now_us() + 5 * SECOND);
 }
 
 TEST(passing_errors_are_tried_again) {
@@ -246,7 +248,7 @@ static void lost_identity(void) {
   char text[16];
   KafkaRecord record = numbered(0, 1, text);
   EXPECT_INT(kafka_produce(p, &record), E_UNAVAILABLE);
-  kafka_producer_close(p, loop_now_us() + 5 * SECOND);
+  kafka_producer_close(p, clock_now_us() + 5 * SECOND);
 }
 
 TEST(a_producer_that_gets_no_identity_has_failed_before_its_first_record) {
@@ -262,9 +264,9 @@ static void lost_sequence(void) {
     KafkaRecord record = numbered(i % 2, i, text);
     EXPECT_INT(kafka_produce(p, &record), E_OK);
   }
-  EXPECT_INT(kafka_producer_flush(p, loop_now_us() + 10 * SECOND), E_UNAVAILABLE);
+  EXPECT_INT(kafka_producer_flush(p, clock_now_us() + 10 * SECOND), E_UNAVAILABLE);
   EXPECT(progress_of(p).confirmed < progress_of(p).failed);
-  kafka_producer_close(p, loop_now_us() + 5 * SECOND);
+  kafka_producer_close(p, clock_now_us() + 5 * SECOND);
 }
 
 TEST(a_producer_whose_sequence_is_broken_has_failed) {
@@ -281,15 +283,15 @@ static void full_buffer(void) {
     ;
   EXPECT_INT(rc, E_BUSY);
   EXPECT(progress_of(p).produced > 1000);
-  EXPECT_INT(kafka_producer_flush(p, loop_now_us() + SECOND / 10), E_TIMEOUT);
+  EXPECT_INT(kafka_producer_flush(p, clock_now_us() + SECOND / 10), E_TIMEOUT);
   EXPECT_INT(progress_of(p).confirmed, 0);
   EXPECT(!progress_of(p).connected);
   rd_kafka_mock_broker_set_up(cluster, 1);
-  EXPECT_INT(kafka_producer_wait(p, 1, loop_now_us() + 20 * SECOND), E_OK);
-  EXPECT_INT(kafka_producer_flush(p, loop_now_us() + 30 * SECOND), E_OK);
+  EXPECT_INT(kafka_producer_wait(p, 1, clock_now_us() + 20 * SECOND), E_OK);
+  EXPECT_INT(kafka_producer_flush(p, clock_now_us() + 30 * SECOND), E_OK);
   UNTIL(progress_of(p).connected);
   EXPECT_INT(kafka_produce(p, &record), E_OK);
-  kafka_producer_close(p, loop_now_us() + 5 * SECOND);
+  kafka_producer_close(p, clock_now_us() + 5 * SECOND);
 }
 
 TEST(a_full_buffer_is_reported_and_empties_when_the_broker_is_back) {
@@ -303,9 +305,9 @@ static void closed_unreachable(void) {
   EXPECT_INT(kafka_produce(p, &record), E_OK);
   UNTIL(kafka_producer_error(p).n > 0);
   EXPECT(!progress_of(p).connected);
-  int64_t began_us = loop_now_us();
-  kafka_producer_close(p, loop_now_us() + 5 * SECOND);
-  EXPECT(loop_now_us() - began_us < 2 * SECOND);
+  int64_t began_us = clock_now_us();
+  kafka_producer_close(p, clock_now_us() + 5 * SECOND);
+  EXPECT(clock_now_us() - began_us < 2 * SECOND);
   kafka_producer_close(NULL, 0);
 }
 
@@ -354,7 +356,7 @@ static void read_all(void *arg) {
       break;
     r->source->done(r->source);
   }
-  r->source->close(r->source, loop_now_us() + 5 * SECOND);
+  r->source->close(r->source, clock_now_us() + 5 * SECOND);
   r->ended = true;
 }
 
@@ -387,7 +389,7 @@ static void done_or_again(void) {
   s->done(s);
   EXPECT_INT(s->next(s, &batch), E_OK);
   EXPECT(status_of(s).lag_us > 0);
-  s->close(s, loop_now_us() + 5 * SECOND); /* without being done with the second batch */
+  s->close(s, clock_now_us() + 5 * SECOND); /* without being done with the second batch */
 
   s = new_source();
   EXPECT_INT(s->next(s, &batch), E_OK);
@@ -395,7 +397,7 @@ static void done_or_again(void) {
   KafkaRecord want = numbered(0, first, text);
   EXPECT_STR(batch.events[0].value, want.value);
   s->done(s);
-  s->close(s, loop_now_us() + 5 * SECOND);
+  s->close(s, clock_now_us() + 5 * SECOND);
 }
 
 TEST(what_was_not_done_comes_again_and_nothing_else) {
@@ -420,7 +422,7 @@ static void known_lag(void) {
   }
   UNTIL(status_of(s).lag_records == 0);
   EXPECT_INT(status_of(s).lag_us, 0);
-  s->close(s, loop_now_us() + 5 * SECOND);
+  s->close(s, clock_now_us() + 5 * SECOND);
 }
 
 TEST(lag_counts_records_that_are_not_done) {
@@ -461,7 +463,7 @@ static void batch_in_hand(void) {
   int in_hand = batch.count;
   a->done(a);
   UNTIL(status_of(a).rebalances >= 2 && status_of(b.source).rebalances >= 1);
-  a->close(a, loop_now_us() + 5 * SECOND);
+  a->close(a, clock_now_us() + 5 * SECOND);
   UNTIL(distinct_seen >= 200 - in_hand);
   end_reader(&b);
 }
@@ -513,9 +515,9 @@ static void closed_without_broker(void) {
   Source *s = kafka_source_new(&(KafkaConfig){.brokers = "127.0.0.1:1", .topic = TOPIC, .group = "notification"});
   EXPECT_INT(fiber_sleep(SECOND), E_OK);
   EXPECT(!status_of(s).connected);
-  int64_t began_us = loop_now_us();
-  s->close(s, loop_now_us() + 5 * SECOND);
-  EXPECT(loop_now_us() - began_us < 2 * SECOND);
+  int64_t began_us = clock_now_us();
+  s->close(s, clock_now_us() + 5 * SECOND);
+  EXPECT(clock_now_us() - began_us < 2 * SECOND);
 }
 
 TEST(a_source_without_a_broker_ends_at_once) {

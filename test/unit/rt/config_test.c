@@ -141,23 +141,34 @@ TEST(addresses) {
     check_address(bad[i], NULL, 0);
 }
 
+static int check_even(Str value) {
+  return value.n % 2 ? E_FIELD : 0;
+}
+
 TEST(checked_texts) {
-  const char *levels = NULL, *address = NULL;
+  const char *even = NULL, *address = NULL;
   const Option checked[] = {
-      {.env = "T_LEVELS", .type = OPTION_LEVELS, .target = &levels, .def = "info,saga=debug", .help = "levels"},
+      {.env = "T_EVEN",
+       .type = OPTION_CHECKED,
+       .target = &even,
+       .def = "four",
+       .help = "text",
+       .check = check_even,
+       .kind = "pairs",
+       .example = " of bytes, as in four"},
       {.env = "T_ADDRESS", .type = OPTION_ADDRESS, .target = &address, .def = "host:1", .help = "address"},
       {0}};
   FILE *err = fmemopen(messages, sizeof(messages), "w");
   CHECK_INT(config_load(checked, err), 0);
-  CHECK_STR(levels, "info,saga=debug");
+  CHECK_STR(even, "four");
   CHECK_STR(address, "host:1");
-  setenv("T_LEVELS", "info,saga=loud", 1);
+  setenv("T_EVEN", "odd", 1);
   setenv("T_ADDRESS", "host", 1);
   CHECK_INT(config_load(checked, err), E_FIELD);
   fclose(err);
-  CHECK(strstr(messages, "T_LEVELS=info,saga=loud is not acceptable; expected: levels: trace, debug") != NULL);
+  CHECK(strstr(messages, "T_EVEN=odd is not acceptable; expected: pairs of bytes, as in four\n") != NULL);
   CHECK(strstr(messages, "T_ADDRESS=host is not acceptable; expected: host:port\n") != NULL);
-  CHECK_STR(levels, "info,saga=debug");
-  unsetenv("T_LEVELS");
+  CHECK_STR(even, "four");
+  unsetenv("T_EVEN");
   unsetenv("T_ADDRESS");
 }

@@ -1,6 +1,7 @@
 /* Descriptors on a real loop: waits, what comes while nobody waits, and a descriptor whose owner closes it. */
 #include "rt/fd.h"
 
+#include "rt/clock.h"
 #include "rt/fiber.h"
 #include "rt/loop.h"
 #include "unit/unit.h"
@@ -61,7 +62,7 @@ static void sends(void *arg) {
 }
 
 static int wait_readable(Fd *fd, int64_t us) {
-  return fd_wait(fd, FD_READABLE, "test", loop_now_us() + us);
+  return fd_wait(fd, FD_READABLE, "test", clock_now_us() + us);
 }
 
 static void reads_again_and_again(void *arg) {
@@ -111,7 +112,7 @@ static void is_woken(void *arg) {
   CHECK_INT(wait_readable(fd, LONG_US), 0);
   CHECK(!fd_is_ready(fd));
   send_byte(); /* for nobody: the next wait is for something else */
-  CHECK_INT(fiber_wait("nothing", loop_now_us() + SHORT_US), E_TIMEOUT);
+  CHECK_INT(fiber_wait("nothing", clock_now_us() + SHORT_US), E_TIMEOUT);
   fd_unwatch(fd);
   loop_stop();
 }
@@ -123,10 +124,10 @@ TEST(a_wait_that_ended_otherwise_is_told_nothing_any_more) {
 static void writes_then_reads(void *arg) {
   (void)arg;
   Fd *fd = fd_watch(seen.ours);
-  CHECK_INT(fd_wait(fd, FD_READABLE | FD_WRITABLE, "test", loop_now_us() + LONG_US), 0);
+  CHECK_INT(fd_wait(fd, FD_READABLE | FD_WRITABLE, "test", clock_now_us() + LONG_US), 0);
   CHECK(fd_is_ready(fd));
   CHECK_INT(wait_readable(fd, SHORT_US), E_TIMEOUT);
-  CHECK_INT(fd_wait(fd, FD_WRITABLE, "test", loop_now_us() + LONG_US), 0);
+  CHECK_INT(fd_wait(fd, FD_WRITABLE, "test", clock_now_us() + LONG_US), 0);
   CHECK(fd_is_ready(fd));
   fd_unwatch(fd);
   loop_stop();

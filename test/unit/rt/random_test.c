@@ -1,7 +1,7 @@
 /* Randomness: nothing repeats, not even across a fork, bounds hold, and ids are version 7 of now. */
 #include "rt/random.h"
 
-#include "rt/loop.h"
+#include "rt/clock.h"
 #include "unit/unit.h"
 
 #include <string.h>
@@ -50,9 +50,9 @@ TEST(below_reaches_every_value_about_as_often) {
 }
 
 TEST(new_ids_are_version_7_of_now) {
-  int64_t before = loop_unix_ms();
+  int64_t before = clock_unix_ms();
   Uuid id = uuid_new();
-  int64_t after = loop_unix_ms(), time = 0;
+  int64_t after = clock_unix_ms(), time = 0;
   for (int i = 0; i < 6; i++)
     time = time << 8 | id.b[i];
   CHECK(time >= before && time <= after);

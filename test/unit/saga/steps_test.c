@@ -1,5 +1,6 @@
 /* Steps against participants that answer by the book of a test: which failures are undone, which are asked again, and
  * which park a saga. */
+#include "rt/clock.h"
 #include "rt/loop.h"
 #include "saga/run.h"
 #include "unit/unit.h"
@@ -97,7 +98,7 @@ static void begin(void) {
   world.engine.transport = answer;
   saga_stats_init(&world.engine.stats[0], "test", &types[0]);
   world.run = (SagaRun){.type = &types[0], .engine = &world.engine, .arena = arena_new()};
-  world.run.began_us = world.run.resumed_us = loop_now_us();
+  world.run.began_us = world.run.resumed_us = clock_now_us();
   for (int i = 0; i < STEPS; i++)
     book.statuses[i][0] = 200;
 }

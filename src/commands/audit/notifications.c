@@ -1,0 +1,106 @@
+/* Notifications held against the history they tell of, in two databases: both are read once in the order of the
+ * history's ids, so that each finds its other; then each account's notifications once in the order in which they are
+ * shown. */
+#include "commands/audit/notifications.h"
+
+#include "base/buf.h"
+
+static void report_unmatched(AuditReport *report, const AuditStream *rows, const AuditStream *told, int order) {
+  if (order < 0)
+    audit_violation(report, 6, "history row %.*s (%.*s of wallet %.*s): expected 1 notification, found none",
+                    STR_FMT(audit_stream_cell(rows, 0)), STR_FMT(audit_stream_cell(rows, 1)),
+                    STR_FMT(audit_stream_cell(rows, 2)));
+  else if (order > 0)
+    audit_violation(report, 6, "notification %.*s: expected history row %.*s, found none",
+                    STR_FMT(audit_stream_cell(told, 1)), STR_FMT(audit_stream_cell(told, 0)));
+}
+
+/* Both come in the order of the history's ids; one that has ended stands behind all. */
+static int match_notifications(AuditReport *report, AuditStream *rows, AuditStream *told) {
+  TRY(audit_stream_next(rows));
+  TRY(audit_stream_next(told));
+  while (!rows->ended || !told->ended) {
+    int order = rows->ended ? 1 : -1;
+    if (!rows->ended && !told->ended)
+      order = audit_id_cmp(audit_stream_cell(rows, 0), audit_stream_cell(told, 0));
+    report_unmatched(report, rows, told, order);
+    report->history += order <= 0;
+    if (order <= 0)
+      TRY(audit_stream_next(rows));
+    if (order >= 0)
+      TRY(audit_stream_next(told));
+  }
+  return 0;
+}
+
+static int audit_matches(AuditSource *sources, AuditReport *report) {
+  AuditStream rows, told = {0};
+  int rc = audit_stream_open(&rows, &sources[AUDIT_BILLING],
+                             "SELECT id, type_operation, billing_id FROM billing.history_billings ORDER BY id");
+  if (rc == 0)
+    rc = audit_stream_open(&told, &sources[AUDIT_NOTIFICATION],
+                           "SELECT history_id, id FROM notification.notifications ORDER BY history_id");
+  if (rc == 0)
+    rc = match_notifications(report, &rows, &told);
+  audit_stream_close(&rows);
+  audit_stream_close(&told);
+  return rc;
+}
+
+/* Of rows told one right behind the other: the second finds in the wallet what the first left in it. */
+#define SELECT_DISORDER                                                                                                \
+  "SELECT format('notifications of wallet %%s: history row %%s, which found %%s in it, is told right behind row %%s, " \
+  "which left %%s', after.billing_id, after.id, after.last_value_wallet, before.id, before.current_value_wallet) "     \
+  "FROM unnest('{%.*s}'::uuid[], '{%.*s}'::uuid[]) AS told(first, second) "                                            \
+  "JOIN billing.history_billings before ON before.id = first JOIN billing.history_billings after ON after.id = "       \
+  "second "                                                                                                            \
+  "WHERE after.last_value_wallet <> before.current_value_wallet ORDER BY after.id"
+
+static void add_id(Buf *ids, Str id) {
+  if (ids->n > 0)
+    buf_char(ids, ',');
+  buf_str(ids, id);
+}
+
+static int report_disorder(AuditSource *billing, AuditReport *report, Str first, Str second) {
+  SCOPED_ARENA arena = arena_new();
+  DbResult found;
+  TRY(audit_query(billing, arena_printf(arena, SELECT_DISORDER, STR_FMT(first), STR_FMT(second)).p, arena, &found));
+  for (int i = 0; i < found.rows; i++)
+    audit_violation(report, 6, "%.*s", STR_FMT(db_cell(&found, i, 0)));
+  return 0;
+}
+
+/* A page of neighbours at a time is asked for, as only Billing knows their wallets. */
+static int check_order(AuditSource *billing, AuditReport *report, AuditStream *neighbours) {
+  TRY(audit_stream_next(neighbours));
+  while (!neighbours->ended) {
+    SCOPED_ARENA arena = arena_new();
+    Buf first = {.arena = arena}, second = {.arena = arena};
+    for (int i = 0; i < AUDIT_PAGE && !neighbours->ended; i++) {
+      add_id(&first, audit_stream_cell(neighbours, 0));
+      add_id(&second, audit_stream_cell(neighbours, 1));
+      TRY(audit_stream_next(neighbours));
+    }
+    TRY(report_disorder(billing, report, buf_view(&first), buf_view(&second)));
+  }
+  return 0;
+}
+
+static int audit_order(AuditSource *sources, AuditReport *report) {
+  AuditStream neighbours;
+  int rc =
+      audit_stream_open(&neighbours, &sources[AUDIT_NOTIFICATION],
+                        "SELECT * FROM (SELECT lag(history_id) OVER (PARTITION BY billing_id ORDER BY lsn, seq) AS "
+                        "previous, history_id FROM notification.notifications WHERE billing_id IS NOT NULL) told "
+                        "WHERE previous IS NOT NULL");
+  if (rc == 0)
+    rc = check_order(&sources[AUDIT_BILLING], report, &neighbours);
+  audit_stream_close(&neighbours);
+  return rc;
+}
+
+int audit_notifications(AuditSource *sources, AuditReport *report) {
+  TRY(audit_matches(sources, report));
+  return audit_order(sources, report);
+}

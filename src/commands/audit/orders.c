@@ -1,0 +1,231 @@
+/* Orders against payments, reservations, deliveries and wallets. No database sees another and only Order has an index
+ * by order, so each is read once, sorted by order, and the sorted streams are walked side by side. What a participant
+ * holds for an order is put into a text that it must be equal to when the order succeeded, and that must be absent when
+ * it was canceled; holding nothing any more, canceled rows are not read at all. */
+#include "commands/audit/orders.h"
+
+#include "base/uuid.h"
+
+enum { SAGA_BUY = 2 }; /* uuid_child number of a saga's row in billing.step */
+
+enum { PAYMENT, WAREHOUSE, DELIVERY, PARTICIPANTS };
+
+/* Lines in an order of their own, so that equal sets give equal texts; items as JSON strings, to tell them apart. */
+#define LINES(line)                                                                                                    \
+  "string_agg(" line ".amount || ' ' || to_json(" line ".item), ', ' ORDER BY " line ".item COLLATE \"C\", " line      \
+  ".amount)"
+#define PRICED_LINES(line)                                                                                             \
+  "string_agg(" line ".amount || ' ' || to_json(" line ".item) || ' ' || " line ".price::numeric(38,2), ', ' "         \
+  "ORDER BY " line ".item COLLATE \"C\", " line ".amount, " line ".price)"
+
+static const char select_orders[] =
+    "SELECT o.id, o.status, s.state, s.input::json->>'billingId', c.cost, c.lines FROM \"order\".orders o "
+    "LEFT JOIN \"order\".saga s ON s.id = o.id "
+    "LEFT JOIN (SELECT l.order_id, sum(l.amount * l.price)::text AS cost, " LINES(
+        "l") " AS lines "
+             "  FROM \"order\".contents l GROUP BY l.order_id) c ON c.order_id = o.id "
+             "WHERE o.saga ORDER BY o.id";
+enum { ORDER_ID, ORDER_STATUS, SAGA_STATE, SAGA_WALLET, ORDER_COST, ORDER_LINES };
+
+/* Rows when the order's lines are no longer those its saga was given: only a client changes them. */
+static const char select_changed[] =
+    "SELECT 1 FROM \"order\".saga s WHERE s.id = '%.*s' AND "
+    "(SELECT " PRICED_LINES("l") " FROM \"order\".contents l WHERE l.order_id = s.id) IS DISTINCT FROM "
+                                 "(SELECT " PRICED_LINES("l") " FROM json_to_recordset(s.input::json->'contents') "
+                                                              "  AS l(item text, amount bigint, price numeric))";
+static const char count_deleted[] = "SELECT count(*) FROM \"order\".saga s WHERE s.type = 'order' AND NOT EXISTS "
+                                    "(SELECT FROM \"order\".orders o WHERE o.id = s.id)";
+
+static const char select_taken[] = "SELECT asked.n - 1, s.sum, s.billing_id FROM unnest('{%.*s}'::uuid[]) "
+                                   "WITH ORDINALITY AS asked(id, n) JOIN billing.step s ON s.id = asked.id "
+                                   "WHERE s.state = 'TAKEN'";
+
+static const struct {
+  int source;
+  const char *what;   /* is expected */
+  const char *select; /* order, what is held for it */
+} participants[PARTICIPANTS] = {
+    [PAYMENT] = {AUDIT_PAYMENT, "payment SUCCESS of",
+                 "SELECT order_id, string_agg(cost::text, ' and ' ORDER BY cost) FROM payment.payments "
+                 "WHERE status = 'SUCCESS' GROUP BY order_id ORDER BY order_id"},
+    [WAREHOUSE] = {AUDIT_WAREHOUSE, "lines RESERVED",
+                   "SELECT r.order_id, " LINES(
+                       "r") " FROM warehouse.reservations r WHERE r.status = 'RESERVED' GROUP BY r.order_id "
+                            "ORDER BY r.order_id"},
+    [DELIVERY] = {AUDIT_DELIVERY, "deliveries SCHEDULED",
+                  "SELECT order_id, count(*) FROM delivery.deliveries WHERE status = 'SCHEDULED' GROUP BY order_id "
+                  "ORDER BY order_id"},
+};
+
+typedef struct Taken { /* from a wallet */
+  Str sum, account;
+} Taken;
+
+typedef struct Problem {
+  int rule;
+  const char *what;
+  Str expected, found;
+} Problem;
+
+typedef struct Orders {
+  AuditSource *sources;
+  AuditReport *report;
+  AuditStream orders, held[PARTICIPANTS];
+  Arena *arena; /* of a page of orders */
+  Taken *taken; /* beside the page's rows */
+  Problem problems[PARTICIPANTS + 3];
+  int count; /* problems of the current order */
+} Orders;
+
+static void add_problem(Orders *o, int rule, const char *what, Str expected, Str found) {
+  o->problems[o->count++] = (Problem){rule, what, expected, found};
+}
+
+static void expect(Orders *o, int rule, const char *what, Str expected, Str found) {
+  bool equal = expected.p && found.p ? str_eq(expected, found) : !expected.p && !found.p;
+  if (!equal)
+    add_problem(o, rule, what, expected, found);
+}
+
+static Str buy_ids(const Orders *o) {
+  Buf b = {.arena = o->arena};
+  const DbResult *page = &o->orders.page;
+  for (int i = 0; i < page->rows; i++) {
+    Uuid saga;
+    char step[UUID_TEXT];
+    if (uuid_parse(db_cell(page, i, ORDER_ID), &saga) < 0)
+      return (Str){0};
+    uuid_format(uuid_child(saga, SAGA_BUY), step);
+    if (i)
+      buf_char(&b, ',');
+    buf_cstr(&b, step);
+  }
+  return buf_view(&b);
+}
+
+/* A wallet's steps have ids that follow from the orders', but not in their order: asked for page by page. */
+static int load_taken(Orders *o) {
+  arena_reset(o->arena);
+  o->taken = ARENA_ARRAY(o->arena, Taken, (size_t)o->orders.page.rows);
+  DbResult found;
+  Str sql = arena_printf(o->arena, select_taken, STR_FMT(buy_ids(o)));
+  TRY(audit_query(&o->sources[AUDIT_BILLING], sql.p, o->arena, &found));
+  for (int i = 0; i < found.rows; i++) {
+    int64_t at;
+    TRY(str_to_int(db_cell(&found, i, 0), &at));
+    o->taken[at] = (Taken){db_cell(&found, i, 1), db_cell(&found, i, 2)};
+  }
+  return 0;
+}
+
+/* Whether an order paid from a wallet is known by its saga while that is kept, and then by what was taken. */
+static void judge_wallet(Orders *o, bool success) {
+  Taken taken = o->taken[o->orders.row];
+  Str account = audit_stream_cell(&o->orders, SAGA_WALLET), none = {0};
+  bool paid = success && (account.p || taken.account.p);
+  expect(o, success ? 2 : 3, "taken from a wallet", paid ? audit_stream_cell(&o->orders, ORDER_COST) : none, taken.sum);
+  if (paid && account.p && taken.account.p)
+    expect(o, 2, "wallet it was taken from", account, taken.account);
+}
+
+static int judge_participants(Orders *o, bool success) {
+  Str expected[PARTICIPANTS] = {[PAYMENT] = audit_stream_cell(&o->orders, ORDER_COST),
+                                [WAREHOUSE] = audit_stream_cell(&o->orders, ORDER_LINES),
+                                [DELIVERY] = STR("1")};
+  for (int i = 0; i < PARTICIPANTS; i++) {
+    Str found;
+    TRY(audit_stream_seek(&o->held[i], audit_stream_cell(&o->orders, ORDER_ID), &found));
+    expect(o, success ? 2 : 3, participants[i].what, success ? expected[i] : (Str){0}, found);
+  }
+  judge_wallet(o, success);
+  return 0;
+}
+
+/* What one order is shown as: a text may be long, an order has up to 500 lines. */
+static Str shown(Str text) {
+  static const size_t most = 300;
+  if (!text.p)
+    return STR("none");
+  while (text.n > most)
+    text.n = most;
+  while (text.n && !str_is_utf8(text))
+    text.n--;
+  return text;
+}
+
+static int is_changed(Orders *o) {
+  DbResult found;
+  Str sql = arena_printf(o->arena, select_changed, STR_FMT(audit_stream_cell(&o->orders, ORDER_ID)));
+  TRY(audit_query(&o->sources[AUDIT_ORDER], sql.p, o->arena, &found));
+  return found.rows;
+}
+
+static int report_problems(Orders *o) {
+  if (o->count == 0)
+    return 0;
+  int changed = is_changed(o);
+  TRY(changed);
+  if (changed) {
+    o->report->left_out++;
+    return 0;
+  }
+  for (int i = 0; i < o->count; i++) {
+    const Problem *p = &o->problems[i];
+    Str expected = shown(p->expected), found = shown(p->found);
+    audit_violation(o->report, p->rule, "order %.*s, which is %.*s: %s: expected %.*s, found %.*s",
+                    STR_FMT(audit_stream_cell(&o->orders, ORDER_ID)),
+                    STR_FMT(audit_stream_cell(&o->orders, ORDER_STATUS)), p->what, STR_FMT(expected), STR_FMT(found));
+  }
+  return 0;
+}
+
+static int judge_order(Orders *o) {
+  Str status = audit_stream_cell(&o->orders, ORDER_STATUS), state = audit_stream_cell(&o->orders, SAGA_STATE);
+  bool success = str_eq(status, STR("SUCCESS")), canceled = str_eq(status, STR("CANCELED"));
+  o->count = 0;
+  o->report->orders++;
+  if (str_eq(state, STR("RUNNING")) || str_eq(state, STR("COMPENSATING")) || str_eq(state, STR("PARKED")))
+    return 0; /* the sagas in flight, and those parked, are checks of their own */
+  if (!success && !canceled)
+    add_problem(o, 1, "status", STR("SUCCESS or CANCELED"), status);
+  else if (state.p)
+    expect(o, 1, "saga", success ? STR("SUCCEEDED") : STR("COMPENSATED"), state);
+  if (success || canceled)
+    TRY(judge_participants(o, success));
+  return report_problems(o);
+}
+
+static int judge_orders(Orders *o) {
+  TRY(audit_stream_open(&o->orders, &o->sources[AUDIT_ORDER], select_orders));
+  for (int i = 0; i < PARTICIPANTS; i++)
+    TRY(audit_stream_open(&o->held[i], &o->sources[participants[i].source], participants[i].select));
+  for (;;) {
+    int more = audit_stream_next(&o->orders);
+    if (more <= 0)
+      return more;
+    if (o->orders.row == 0)
+      TRY(load_taken(o));
+    TRY(judge_order(o));
+  }
+}
+
+static int leave_deleted_out(Orders *o) {
+  DbResult found;
+  int64_t deleted;
+  TRY(audit_query(&o->sources[AUDIT_ORDER], count_deleted, o->arena, &found));
+  TRY(str_to_int(db_cell(&found, 0, 0), &deleted));
+  o->report->left_out += deleted;
+  return 0;
+}
+
+int audit_orders(AuditSource *sources, AuditReport *report) {
+  Orders o = {.sources = sources, .report = report, .arena = arena_new()};
+  int rc = judge_orders(&o);
+  if (rc == 0)
+    rc = leave_deleted_out(&o);
+  audit_stream_close(&o.orders);
+  for (int i = 0; i < PARTICIPANTS; i++)
+    audit_stream_close(&o.held[i]);
+  arena_free(o.arena);
+  return rc;
+}

@@ -1,0 +1,64 @@
+/* Options and the listening socket of a process that serves. */
+#include "commands/process.h"
+
+#include "http/server.h"
+#include "log/log.h"
+#include "service/def.h"
+
+#include <errno.h>
+#include <string.h>
+
+_Static_assert(PROCESS_STOP_S *INT64_C(1000000) == SERVICE_RELEASE_US + LOG_DRAIN_US + 1000000,
+               "every part of the end within it");
+
+#define TEXT_OF(value)    #value
+#define SECONDS_OF(value) TEXT_OF(value) "s"
+
+static const char *const off_on[] = {"off", "on", NULL};
+
+ProcessConfig process_config;
+
+const Option process_options[] = {
+    {.env = "HOST",
+     .type = OPTION_TEXT,
+     .target = &process_config.host,
+     .def = "127.0.0.1",
+     .help = "address to listen on"},
+    {.env = "PORT",
+     .type = OPTION_INT,
+     .target = &process_config.port,
+     .def = "8080",
+     .min = 1,
+     .max = 65535,
+     .help = "port to listen on"},
+    {.env = "DRAIN_TIMEOUT",
+     .type = OPTION_MILLIS,
+     .target = &process_config.drain_us,
+     .def = "10s",
+     .max = 600000,
+     .help = "how long running work may take after SIGTERM; what is left is given back within " SECONDS_OF(
+         PROCESS_STOP_S) " more"},
+    {.env = "METRICS_KTOR",
+     .type = OPTION_CHOICE,
+     .target = &process_config.ktor_metrics,
+     .def = "on",
+     .choices = off_on,
+     .help = "whether requests are also counted by the names of Ktor's Micrometer plugin"},
+    {0},
+};
+
+int process_listen(void) {
+  int fd;
+  if (http_listen(process_config.host, (int)process_config.port, &fd) == 0)
+    return fd;
+  fprintf(stderr,
+          "skald: cannot listen on %s port %lld: %s. Another program may hold it; PORT and HOST choose others\n",
+          process_config.host, (long long)process_config.port, strerror(errno));
+  return -1;
+}
+
+const char *process_ktor_address(void) {
+  static char address[300];
+  snprintf(address, sizeof(address), "%s:%lld", process_config.host, (long long)process_config.port);
+  return process_config.ktor_metrics ? address : NULL;
+}

@@ -1,0 +1,24 @@
+/* What the commands that serve HTTP share: address, end, and the socket bound before anything else begins. */
+#ifndef SKALD_COMMANDS_PROCESS_H
+#define SKALD_COMMANDS_PROCESS_H
+
+#include "rt/config.h"
+
+/* Behind DRAIN_TIMEOUT: for what a process gives back at its end, its last log lines, and as much again as a machine
+ * under load takes to get to it. */
+#define PROCESS_STOP_S 9
+
+typedef struct ProcessConfig {
+  const char *host;
+  int64_t port, drain_us;
+  int64_t ktor_metrics; /* 0: off */
+} ProcessConfig;
+
+extern ProcessConfig process_config;
+extern const Option process_options[];
+
+/* Binds HOST and PORT. -1: it could not, as stderr then says. */
+int process_listen(void);
+const char *process_ktor_address(void); /* as service_init takes it */
+
+#endif

@@ -1,0 +1,31 @@
+/* The services of the shop, their databases and addresses, as commands and environment choose them. */
+#ifndef SKALD_COMMANDS_SHOP_H
+#define SKALD_COMMANDS_SHOP_H
+
+#include "rt/config.h"
+#include "service/def.h"
+
+typedef enum ShopService {
+  ORDER,
+  PAYMENT,
+  WAREHOUSE,
+  DELIVERY,
+  USER,
+  BILLING,
+  NOTIFICATION,
+  SHOP_SERVICES
+} ShopService;
+
+extern const Option shop_database_options[]; /* of all services */
+extern const Option shop_billing_options[];  /* of Billing alone */
+extern const Option shop_address_options[];  /* where services are that others call */
+
+const ServiceDef *shop_service(ShopService service);
+const char *shop_dsn(ShopService service);
+const char *shop_url(ShopService service); /* NULL: it has none */
+/* Takes the services that are named; all of them when none is. E_FIELD: there is no such service, as stderr then says.
+ */
+MUST_CHECK int shop_select(int argc, char **argv);
+bool shop_selected(ShopService service);
+
+#endif

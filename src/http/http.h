@@ -1,0 +1,43 @@
+/* What a request and an answer are, whether they came over a socket or from a service in the same process (RFC 9110).
+ */
+#ifndef SKALD_HTTP_HTTP_H
+#define SKALD_HTTP_HTTP_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#define HTTP_HEADERS  32
+#define HTTP_BODY_MAX (1024 * 1024)
+
+typedef struct HttpHeader {
+  Str name; /* lower case */
+  Str value;
+} HttpHeader;
+
+typedef struct HttpRequest {
+  Arena *arena; /* lives until the answer is sent; everything below points into it */
+  Str method;   /* "GET" */
+  Str path;     /* as sent, without query */
+  Str query;    /* behind '?', absent without */
+  Str body;     /* absent when there is none */
+  HttpHeader headers[HTTP_HEADERS];
+  int header_count;
+  int64_t deadline_us; /* clock_now_us clock */
+} HttpRequest;
+
+typedef struct HttpReply {
+  int status;
+  const char *content_type;
+  Str body;
+  HttpHeader headers[8];
+  int header_count;
+} HttpReply;
+
+Str http_header(const HttpRequest *r, Str name);       /* absent when there is none */
+Str http_query(const HttpRequest *r, Str name);        /* percent-decoded into the arena; absent when there is none */
+bool http_has_token(Str list, Str token);              /* in a comma-separated header value, any case */
+int http_percent_decode(Arena *a, Str text, Str *ret); /* E_MALFORMED */
+void http_reply_header(HttpReply *reply, Str name, Str value); /* beyond the eighth they are a defect: aborts */
+Str http_reason(int status);                                   /* RFC 9110 §15 reason phrase */
+
+#endif

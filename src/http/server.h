@@ -1,0 +1,32 @@
+/* HTTP/1.1 server over the h2o library. Each request runs its handler in a fiber of its own. Refused before any
+ * handler: ambiguous or two lengths (400), oversized headers (431) and bodies (413), more in flight than allowed (503).
+ * Slow senders are cut. While draining answers carry "connection: close"; at its end requests that still come over
+ * connections that are kept alive are refused (503). */
+#ifndef SKALD_HTTP_SERVER_H
+#define SKALD_HTTP_SERVER_H
+
+#include "http/http.h"
+
+typedef void HttpHandler(HttpRequest *request, HttpReply *reply);
+
+typedef struct HttpServerConfig {
+  int listen_fd; /* bound and listening; the server owns it from now on */
+  HttpHandler *handler;
+  void (*refused)(Str method, int status); /* an answer that was not the handler's, for the statistics */
+  int max_connections;                     /* beyond it they are closed at once */
+  int max_in_flight;                       /* requests; beyond it 503 */
+  /* Requests that are answered even then, and when there is no fiber for them: the handler must not wait. NULL: none */
+  bool (*at_once)(Str method, Str path);
+  int64_t request_us; /* each request's deadline */
+  int64_t idle_us;    /* time for a head and body to arrive, and for keep-alive */
+} HttpServerConfig;
+
+/* Blocking, before the loop. Binds host:port, or returns E_SYSTEM with errno set (EADDRINUSE: busy). */
+MUST_CHECK int http_listen(const char *host, int port, int *ret_fd);
+MUST_CHECK int http_server_start(const HttpServerConfig *config);
+int http_server_in_flight(void);
+/* From now on each answer closes its connection. Serves on until close_us, then accepts nobody, begins no request any
+ * more and waits in the current fiber until all answers are sent, or the deadline. */
+void http_server_drain(int64_t close_us, int64_t deadline_us);
+
+#endif

@@ -1,8 +1,0 @@
-/* How busy the workers are, as metrics. */
-#ifndef SKALD_RT_LOOP_METRICS_H
-#define SKALD_RT_LOOP_METRICS_H
-
-void loop_metrics_prepare(void); /* before the fork */
-void loop_metrics_start(void);   /* in each worker, after loop_init */
-
-#endif

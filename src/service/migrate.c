@@ -1,0 +1,163 @@
+/* Applying versioned SQL. */
+#include "service/migrate.h"
+
+#include "db/script.h"
+#include "rt/clock.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define LOCK "SELECT pg_advisory_lock(7236873)" /* any number, the same for all of us */
+/* Whoever comes behind one that waits for a lock waits too. So a migration gives up before the services' statements do,
+ * which is after 3 s, and lets pass what has gathered. Not before deadlock_timeout, mostly 1 s, is over: only then does
+ * PostgreSQL end an autovacuum that holds the lock, which may otherwise take hours. */
+#define BRIEF_LOCKS "SET LOCAL lock_timeout = '2s'"
+#define LET_PASS    "SELECT pg_sleep(1)"
+
+typedef struct Migration {
+  Arena *arena;
+  DbScript *script;
+  const ServiceDef *def;
+  int64_t patience_us;
+  int applied;
+  Str error;
+} Migration;
+
+static Str with_schema(Arena *arena, Str sql, const char *schema) {
+  static const Str mark = STR("{schema}");
+  Buf b = {.arena = arena};
+  for (size_t i = 0; i < sql.n;) {
+    if (sql.n - i >= mark.n && !memcmp(sql.p + i, mark.p, mark.n)) {
+      buf_cstr(&b, schema);
+      i += mark.n;
+    } else {
+      buf_char(&b, sql.p[i++]);
+    }
+  }
+  buf_char(&b, 0);
+  return buf_view(&b);
+}
+
+static int is_applied(Migration *m, const char *module, int version, bool *ret) {
+  Str sql = arena_printf(m->arena,
+                         "SELECT 1 FROM public.skald_migration WHERE service = '%s' AND module = '%s' AND version = %d",
+                         m->def->name, module, version);
+  DbResult found;
+  TRY(db_script_run(m->script, sql.p, m->arena, &found, &m->error));
+  *ret = found.rows > 0;
+  return 0;
+}
+
+/* Of the others that have locks on the service's tables, the one whose transaction is oldest. */
+static int find_holder(Migration *m, Str *ret) {
+  Str sql =
+      arena_printf(m->arena,
+                   "SELECT concat_ws(', ', 'process ' || a.pid, 'role ' || a.usename, nullif(a.application_name, ''), "
+                   "a.state, 'its transaction began ' || date_trunc('second', a.xact_start)) FROM pg_locks l "
+                   "JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace "
+                   "JOIN pg_stat_activity a ON a.pid = l.pid AND a.datname = current_database() "
+                   "WHERE l.granted AND l.pid <> pg_backend_pid() AND n.nspname = '%s' ORDER BY a.xact_start LIMIT 1",
+                   m->def->schema);
+  DbResult found;
+  TRY(db_script_run(m->script, sql.p, m->arena, &found, &m->error));
+  *ret = found.rows > 0 ? db_cell(&found, 0, 0) : STR("nobody any more");
+  return 0;
+}
+
+/* Behind a try that got no lock. *deadline_us is 0 behind the first one. */
+static int wait_for_locks(Migration *m, int version, int64_t *deadline_us) {
+  Str holder;
+  TRY(db_script_run(m->script, "ROLLBACK", m->arena, NULL, &m->error));
+  TRY(find_holder(m, &holder));
+  if (*deadline_us == 0) {
+    *deadline_us = clock_now_us() + m->patience_us;
+    fprintf(stderr, "skald: migration %d of %s gets no lock on its tables and tries again, for %lld s. Held by: %.*s\n",
+            version, m->def->name, (long long)(m->patience_us / 1000000), STR_FMT(holder));
+  }
+  if (clock_now_us() >= *deadline_us) {
+    m->error = arena_printf(m->arena,
+                            "migration %d got no lock on its tables and has changed nothing. Held by: %.*s. Let that "
+                            "end, or end it with pg_terminate_backend, and migrate again",
+                            version, STR_FMT(holder));
+    return E_TIMEOUT;
+  }
+  return db_script_run(m->script, LET_PASS, m->arena, NULL, &m->error);
+}
+
+static int apply(Migration *m, const char *module, int version, Str sql) {
+  bool applied;
+  TRY(is_applied(m, module, version, &applied));
+  if (applied)
+    return 0;
+  Str all = arena_printf(m->arena,
+                         "BEGIN; " BRIEF_LOCKS "; %s; INSERT INTO public.skald_migration (service, module, version) "
+                         "VALUES ('%s', '%s', %d); COMMIT",
+                         with_schema(m->arena, sql, m->def->schema).p, m->def->name, module, version);
+  int64_t deadline_us = 0;
+  for (int rc; (rc = db_script_run(m->script, all.p, m->arena, NULL, &m->error)) < 0;) {
+    if (!db_script_failed_by(m->script, DB_LOCK_NOT_AVAILABLE))
+      return rc;
+    TRY(wait_for_locks(m, version, &deadline_us));
+  }
+  m->applied++;
+  return 0;
+}
+
+/* Cuts the script at its headings and applies each part in order. */
+static int apply_script(Migration *m, const char *module, const char *script) {
+  static const char heading[] = "-- migration ";
+  const char *part = strstr(script, heading);
+  while (part) {
+    int version = 0;
+    if (sscanf(part + strlen(heading), "%d", &version) != 1) {
+      m->error = STR("a heading names no version");
+      return E_INTERNAL;
+    }
+    const char *next = strstr(part + 1, heading);
+    Str sql = {part, next ? (size_t)(next - part) : strlen(part)};
+    TRY(apply(m, module, version, sql));
+    part = next;
+  }
+  return 0;
+}
+
+static int apply_all(Migration *m) {
+  TRY(db_script_run(m->script,
+                    LOCK "; CREATE TABLE IF NOT EXISTS public.skald_migration (service text, module text, version int,"
+                         " applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (service, module, version))",
+                    m->arena, NULL, &m->error));
+  TRY(apply_script(m, "service", m->def->migrations));
+  char module[] = "module 0";
+  for (int i = 0; m->def->modules[i]; i++) {
+    module[sizeof(module) - 2] = (char)('0' + i);
+    TRY(apply_script(m, module, m->def->modules[i]));
+  }
+  return 0;
+}
+
+static int open_or_create(Migration *m, const char *dsn) {
+  int rc = db_script_open(dsn, m->arena, &m->script, &m->error);
+  if (rc == 0 || !strstr(m->error.p, "does not exist"))
+    return rc;
+  Str create_error;
+  rc = db_script_create_database(dsn, m->arena, &create_error);
+  Str open_error;
+  if (db_script_open(dsn, m->arena, &m->script, &open_error) == 0) /* also when another made it meanwhile */
+    return 0;
+  m->error = rc < 0 ? create_error : open_error;
+  return E_UNAVAILABLE;
+}
+
+int migrate_service(const ServiceDef *def, const char *dsn, int64_t patience_us) {
+  SCOPED_ARENA arena = arena_new();
+  Migration m = {.arena = arena, .def = def, .patience_us = patience_us};
+  int rc = open_or_create(&m, dsn);
+  if (rc == 0)
+    rc = apply_all(&m);
+  db_script_close(m.script);
+  if (rc < 0)
+    fprintf(stderr, "skald: cannot migrate the database of %s: %.*s\n", def->name, STR_FMT(m.error));
+  else if (m.applied)
+    printf("%s: %d migration%s applied\n", def->name, m.applied, m.applied == 1 ? "" : "s");
+  return rc;
+}
