@@ -1,6 +1,7 @@
 /* The one error convention: a function that can fail returns 0 (E_OK), or a positive count where it says so, or one of
- * these negative codes. A table gives each its name, its text, the HTTP status it becomes and whether asking again can
- * help. Out-parameters are untouched on failure. */
+ * these negative codes. A table gives each its name, its text, the HTTP status it becomes and whether a retry can help.
+ * Out-parameters are left alone on failure. What must never happen, out of memory above all, ends the process by die().
+ */
 #ifndef SKALD_BASE_ERR_H
 #define SKALD_BASE_ERR_H
 
@@ -21,11 +22,11 @@ enum {
   E_HEADERS = -11,     /* header section over the limit */
   E_MEDIA = -12,       /* a body that is not JSON by its own Content-Type */
   E_RANGE = -13,       /* a number beyond what can be stored */
-  E_BUSY = -14,        /* over a limit of ours, ask again */
+  E_BUSY = -14,        /* over a limit of ours, retry later */
   E_UNAVAILABLE = -15, /* a dependency is down, nothing was done */
-  E_UNKNOWN = -16,     /* sent but not answered: it may or may not have been done */
+  E_UNKNOWN = -16,     /* sent, no response: it may or may not have been done */
   E_TIMEOUT = -17,     /* a deadline passed */
-  E_CANCELED = -18,    /* the waiting fiber was told to stop */
+  E_CANCELED = -18,    /* the waiting fiber was canceled */
   E_FENCED = -19,      /* somebody else owns it now */
   E_EXISTS = -20,      /* a unique key is already there */
   E_SYSTEM = -21,      /* the operating system refused; the cause was logged */
@@ -42,6 +43,10 @@ typedef struct ErrInfo {
 
 /* Never NULL: an unknown code is reported as E_INTERNAL. */
 const ErrInfo *err_info(int code);
+
+/* Prints "skald: fatal: …" to stderr and aborts. For defects and exhausted memory, never for anything input can cause.
+ */
+_Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #define MUST_CHECK __attribute__((warn_unused_result))
 

@@ -2,6 +2,7 @@
  * way, the last the one being filled. */
 #include "log/forward.h"
 
+#include "base/backoff.h"
 #include "log/fluent.h"
 #include "metrics/metrics.h"
 #include "rt/clock.h"
@@ -297,17 +298,16 @@ static int forward_lines(bool *ret_any) {
 
 static void forward(void *arg) {
   (void)arg;
-  int64_t wait_us = RETRY_FIRST_US;
+  int attempts = 0;
   for (int rc = E_OK; rc != E_CANCELED;) {
     bool any = false;
     rc = forward_lines(&any);
     close_connection();
     if (any)
-      wait_us = RETRY_FIRST_US;
+      attempts = 0;
     tell_down();
     if (rc != E_CANCELED)
-      rc = fiber_sleep(wait_us / 2 + (int64_t)random_below((uint64_t)wait_us / 2));
-    wait_us = wait_us * 2 < RETRY_MOST_US ? wait_us * 2 : RETRY_MOST_US;
+      rc = fiber_sleep(backoff_us(attempts++, RETRY_FIRST_US, RETRY_MOST_US, random_u64()));
   }
 }
 

@@ -42,12 +42,18 @@ void random_bytes(void *out, size_t n) {
   pool.left -= n;
 }
 
+uint64_t random_u64(void) {
+  uint64_t value;
+  random_bytes(&value, sizeof(value));
+  return value;
+}
+
 uint64_t random_below(uint64_t bound) {
   assert(bound > 0);
   uint64_t unfair = -bound % bound; /* so many of the lowest values would make small results likelier */
   uint64_t value;
   do
-    random_bytes(&value, sizeof(value));
+    value = random_u64();
   while (value < unfair);
   return value % bound;
 }

@@ -1,5 +1,6 @@
 /* Steps: asking participants, forward and back. The outcome of a call is read from the status code alone: 2xx is done;
  * 408, 425, 429, 5xx or no answer is unknown and asked again under the same id; any other 4xx is a no. */
+#include "base/backoff.h"
 #include "http/http.h"
 #include "http/problem.h"
 #include "rt/clock.h"
@@ -80,12 +81,8 @@ static CallOutcome attempt(SagaRun *run, Arena *arena, int step, bool back, int6
   return outcome;
 }
 
-/* Half of it at least, so that it grows; the rest by chance, so that a crowd of sagas does not come back at once. */
 int64_t saga_backoff_us(int tries) {
-  int64_t full = BACKOFF_FIRST_US << (tries < 8 ? tries : 8);
-  if (full > BACKOFF_MOST_US)
-    full = BACKOFF_MOST_US;
-  return full / 2 + (int64_t)random_below((uint64_t)full / 2);
+  return backoff_us(tries, BACKOFF_FIRST_US, BACKOFF_MOST_US, random_u64());
 }
 
 static Str reason_of(SagaRun *run, const SagaStepRun *step, Str body) {

@@ -4,6 +4,9 @@
 #include "unit/unit.h"
 
 #include <limits.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 TEST(every_code_has_its_own_row) {
   for (int code = E_OK; code >= E_INTERNAL; code--) {
@@ -62,4 +65,23 @@ TEST(try_returns_on_errors_only) {
   CHECK(!reached);
   CHECK_INT(passes_on(7, &reached), 0);
   CHECK(reached);
+}
+
+TEST(die_says_why_and_aborts) {
+  int out[2];
+  CHECK_INT(pipe(out), 0);
+  pid_t child = fork();
+  if (child == 0) {
+    dup2(out[1], STDERR_FILENO);
+    die("%d of %s", 7, "them");
+  }
+  close(out[1]);
+  char text[64] = "";
+  ssize_t n = read(out[0], text, sizeof(text) - 1);
+  close(out[0]);
+  int status = 0;
+  CHECK_INT(waitpid(child, &status, 0), child);
+  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+  CHECK(n > 0);
+  CHECK_STR(text, "skald: fatal: 7 of them\n");
 }
