@@ -3,18 +3,11 @@
 #define SKALD_COMMANDS_SHOP_H
 
 #include "rt/config.h"
-#include "service/def.h"
+#include "services/services.h"
 
-typedef enum ShopService {
-  ORDER,
-  PAYMENT,
-  WAREHOUSE,
-  DELIVERY,
-  USER,
-  BILLING,
-  NOTIFICATION,
-  SHOP_SERVICES
-} ShopService;
+#define SHOP_ENUM(NAME, name) NAME,
+typedef enum ShopService { SERVICES(SHOP_ENUM) SHOP_SERVICES } ShopService;
+#undef SHOP_ENUM
 
 extern const Option shop_database_options[]; /* of all services */
 extern const Option shop_billing_options[];  /* of Billing alone */

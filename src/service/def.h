@@ -28,6 +28,7 @@ typedef struct Route {
   size_t body_size;
   unsigned flags;
 } Route;
+#define ROUTE_BODY(fields, type) .body = (fields), .body_size = sizeof(type)
 
 typedef struct ServiceDef {
   const char *name;

@@ -285,15 +285,22 @@ static int refund(Req *req, void *in) {
 }
 
 static const Route routes[] = {
-    {"POST", "/billing/billing", create_account, account_fields, sizeof(Account), ROUTE_KEYED},
-    {"GET", "/billing/billing/{id}", get_account, NULL, 0, 0},
-    {"DELETE", "/billing/billing/{id}", remove_account, NULL, 0, 0},
-    {"PUT", "/billing/billing/refill/{id}/{sum}", refill, NULL, 0, ROUTE_KEYED},
-    {"PUT", "/billing/billing/{id}/{sum}", buy, NULL, 0, ROUTE_KEYED},
-    {"PUT", "/billing/step/{saga}/open", open_account, open_fields, sizeof(OpenStep), 0},
-    {"PUT", "/billing/step/{saga}/close", close_account, open_fields, sizeof(OpenStep), 0},
-    {"PUT", "/billing/step/{saga}/buy", buy_step, buy_fields, sizeof(BuyStep), 0},
-    {"PUT", "/billing/step/{saga}/refund", refund, buy_fields, sizeof(BuyStep), 0},
+    {.method = "POST",
+     .path = "/billing/billing",
+     .handler = create_account,
+     ROUTE_BODY(account_fields, Account),
+     .flags = ROUTE_KEYED},
+    {.method = "GET", .path = "/billing/billing/{id}", .handler = get_account},
+    {.method = "DELETE", .path = "/billing/billing/{id}", .handler = remove_account},
+    {.method = "PUT", .path = "/billing/billing/refill/{id}/{sum}", .handler = refill, .flags = ROUTE_KEYED},
+    {.method = "PUT", .path = "/billing/billing/{id}/{sum}", .handler = buy, .flags = ROUTE_KEYED},
+    {.method = "PUT", .path = "/billing/step/{saga}/open", .handler = open_account, ROUTE_BODY(open_fields, OpenStep)},
+    {.method = "PUT",
+     .path = "/billing/step/{saga}/close",
+     .handler = close_account,
+     ROUTE_BODY(open_fields, OpenStep)},
+    {.method = "PUT", .path = "/billing/step/{saga}/buy", .handler = buy_step, ROUTE_BODY(buy_fields, BuyStep)},
+    {.method = "PUT", .path = "/billing/step/{saga}/refund", .handler = refund, ROUTE_BODY(buy_fields, BuyStep)},
     {0},
 };
 

@@ -281,14 +281,21 @@ static int get_slot(Req *req, void *in) {
 }
 
 static const Route routes[] = {
-    {"POST", "/delivery/delivery", create_delivery, delivery_fields, sizeof(Delivery), ROUTE_KEYED},
-    {"GET", "/delivery/delivery/{id}", get_delivery, NULL, 0, 0},
-    {"PUT", "/delivery/delivery/{id}", put_delivery, delivery_fields, sizeof(Delivery), 0},
-    {"DELETE", "/delivery/delivery/{id}", remove_delivery, NULL, 0, 0},
-    {"PUT", "/delivery/step/{saga}", schedule_step, step_fields, sizeof(Step), 0},
-    {"PUT", "/delivery/step/{saga}/cancel", cancel_step, step_fields, sizeof(Step), 0},
-    {"PUT", "/delivery/slot/{timeDelivery}", put_slot, slot_fields, sizeof(Slot), 0},
-    {"GET", "/delivery/slot/{timeDelivery}", get_slot, NULL, 0, 0},
+    {.method = "POST",
+     .path = "/delivery/delivery",
+     .handler = create_delivery,
+     ROUTE_BODY(delivery_fields, Delivery),
+     .flags = ROUTE_KEYED},
+    {.method = "GET", .path = "/delivery/delivery/{id}", .handler = get_delivery},
+    {.method = "PUT",
+     .path = "/delivery/delivery/{id}",
+     .handler = put_delivery,
+     ROUTE_BODY(delivery_fields, Delivery)},
+    {.method = "DELETE", .path = "/delivery/delivery/{id}", .handler = remove_delivery},
+    {.method = "PUT", .path = "/delivery/step/{saga}", .handler = schedule_step, ROUTE_BODY(step_fields, Step)},
+    {.method = "PUT", .path = "/delivery/step/{saga}/cancel", .handler = cancel_step, ROUTE_BODY(step_fields, Step)},
+    {.method = "PUT", .path = "/delivery/slot/{timeDelivery}", .handler = put_slot, ROUTE_BODY(slot_fields, Slot)},
+    {.method = "GET", .path = "/delivery/slot/{timeDelivery}", .handler = get_slot},
     {0},
 };
 

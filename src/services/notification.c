@@ -138,8 +138,8 @@ static int list_of_user(Req *req, void *in) {
 }
 
 static const Route routes[] = {
-    {"GET", "/notification/notification", list_all, NULL, 0, 0},
-    {"GET", "/notification/notification/{userId}", list_of_user, NULL, 0, 0},
+    {.method = "GET", .path = "/notification/notification", .handler = list_all},
+    {.method = "GET", .path = "/notification/notification/{userId}", .handler = list_of_user},
     {0},
 };
 

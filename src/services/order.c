@@ -1,6 +1,7 @@
-/* Order: what was ordered, and the saga that has it paid, reserved and delivered, or undone. */
+/* Order: what was ordered, and the saga that has it paid, reserved and scheduled, or compensates all of it. */
 #include "http/problem.h"
 #include "metrics/metrics.h"
+#include "rt/clock.h"
 #include "rt/random.h"
 #include "saga/engine.h"
 #include "saga/operate.h"
@@ -12,7 +13,7 @@
 #include "sql.h"
 #include "json/json.h"
 
-enum { FIRST_LINE = 16, LINES_MOST = 500 }; /* uuid_child number of line 0 */
+enum { FIRST_LINE = 16, LINES_MAX = 500 }; /* uuid_child number of line 0 */
 enum { PAYMENT, WAREHOUSE, DELIVERY, STEPS };
 
 #define ROLLED_BACK "Failed to create order. Rollback all successful steps"
@@ -51,13 +52,13 @@ static const Field line_fields[] = {
 
 static const Field order_fields[] = {
     FIELD(Order, id, F_UUID, .flags = FIELD_OUT),
-    FIELD(Order, contents, F_LIST, .min = 1, .max = LINES_MOST, .fields = line_fields, .size = sizeof(Line)),
+    FIELD(Order, contents, F_LIST, .min = 1, .max = LINES_MAX, .fields = line_fields, .size = sizeof(Line)),
     FIELD(Order, status, F_TEXT, .values = statuses),
     {0},
 };
 
 #define CONTENTS(which)                                                                                                \
-  FIELD(OrderSaga, contents, F_LIST, .min = 1, .max = LINES_MOST, .fields = (which), .size = sizeof(Line))
+  FIELD(OrderSaga, contents, F_LIST, .min = 1, .max = LINES_MAX, .fields = (which), .size = sizeof(Line))
 
 static const Field request_fields[] = {
     CONTENTS(line_fields),
@@ -87,7 +88,7 @@ static const Field input_fields[] = {
 
 static const Sql insert_order = {
     "WITH made AS (INSERT INTO \"order\".orders (id, status, saga) VALUES ($1, $3, $4)) " INSERT_LINES};
-/* What a saga works on is not to be changed under its hands, nor put back to where only a saga may leave it. */
+/* While a saga runs its order must not change, nor return to the state that only a saga may leave. */
 #define RUNNING "saga AND status = 'PENDING'"
 static const Sql lock_order = {"SELECT " RUNNING " FROM \"order\".orders WHERE id = $1 FOR UPDATE"};
 static const Sql lock_for_status = {"SELECT saga AND 'PENDING' IN (status, $2) FROM \"order\".orders WHERE id = $1 "
@@ -198,7 +199,7 @@ static int load_saga(SagaRun *run) {
   return json_read(run->arena, run->input, input_fields, run->data, NULL);
 }
 
-/* Where to, and the body as far as all have it in common: the caller goes on with its members and closes it. */
+/* The target, and the start of the body that all calls share: the caller adds its members and closes it. */
 static Buf step_call(const SagaRun *run, SagaCall *call, const char *service, bool cancel) {
   char id[UUID_TEXT];
   uuid_format(run->id, id);
@@ -271,12 +272,27 @@ static int unschedule(const SagaRun *run, SagaCall *call) {
 }
 
 static const SagaStep order_steps[STEPS] = {
-    [PAYMENT] = {"payment", SAGA_COMPENSATABLE, 0, 5000000, pay, refund},
-    [WAREHOUSE] = {"warehouse", SAGA_COMPENSATABLE, 0, 5000000, reserve, release},
-    [DELIVERY] = {"delivery", SAGA_COMPENSATABLE, 0, 5000000, schedule, unschedule},
+    [PAYMENT] = {.name = "payment",
+                 .kind = SAGA_COMPENSATABLE,
+                 .timeout_us = 5 * SECONDS,
+                 .forward = pay,
+                 .compensate = refund},
+    [WAREHOUSE] = {.name = "warehouse",
+                   .kind = SAGA_COMPENSATABLE,
+                   .timeout_us = 5 * SECONDS,
+                   .forward = reserve,
+                   .compensate = release},
+    [DELIVERY] = {.name = "delivery",
+                  .kind = SAGA_COMPENSATABLE,
+                  .timeout_us = 5 * SECONDS,
+                  .forward = schedule,
+                  .compensate = unschedule},
 };
 
-/* [order, payment, delivery, [warehouse items]] */
+/* [order, payment, delivery, [warehouse items]]: clients know these four, whatever other steps there are. */
+static const int response_steps[] = {PAYMENT, DELIVERY, WAREHOUSE};
+_Static_assert(sizeof(response_steps) / sizeof(response_steps[0]) == 3, "CONTRACT: a response of four elements");
+
 static Str success_body(const SagaRun *run) {
   const OrderSaga *s = run->data;
   Order o = {.id = run->id, .contents = s->contents, .status = STR("SUCCESS")};
@@ -284,17 +300,16 @@ static Str success_body(const SagaRun *run) {
   Buf b = {.arena = run->arena};
   buf_char(&b, '[');
   json_write(&b, order_fields, &o);
-  static const int order[STEPS] = {PAYMENT, DELIVERY, WAREHOUSE};
-  for (int i = 0; i < STEPS; i++) {
+  for (size_t i = 0; i < sizeof(response_steps) / sizeof(response_steps[0]); i++) {
     buf_char(&b, ',');
-    buf_str(&b, run->steps[order[i]].answer);
+    buf_str(&b, run->steps[response_steps[i]].answer);
   }
   buf_char(&b, ']');
   return buf_view(&b);
 }
 
-/* The answer to a saga's client, the same for the first asking and for a replay. */
-static void saga_answer(const SagaRun *run, bool success, HttpReply *reply) {
+/* The response to a saga's client, the same for the first request and for a replay. */
+static void saga_response(const SagaRun *run, bool success, HttpReply *reply) {
   if (success) {
     *reply = (HttpReply){.status = 200, .content_type = "application/json", .body = success_body(run)};
     return;
@@ -318,7 +333,7 @@ static int finish_saga(const SagaRun *run, bool success, DbStmt *statements) {
   if (!s->key.p)
     return 1;
   HttpReply reply;
-  saga_answer(run, success, &reply);
+  saga_response(run, success, &reply);
   statements[1] = idempotency_finish(service_find("order"), run->arena, s->key, reply.status, reply.body);
   return 2;
 }
@@ -330,7 +345,13 @@ static void count_order(const SagaRun *run) {
 }
 
 static const SagaType sagas[] = {
-    {"order", order_steps, STEPS, load_saga, finish_saga, count_order, LOG_ORDER_ID},
+    {.name = "order",
+     .steps = order_steps,
+     .step_count = STEPS,
+     .load = load_saga,
+     .finish = finish_saga,
+     .ended = count_order,
+     .subject = LOG_ORDER_ID},
     {0},
 };
 
@@ -357,7 +378,7 @@ static int reply_accepted(Req *req, const SagaRun *run) {
 /* The run's memory ends with it, so what goes into the reply is copied. */
 static int reply_ended(Req *req, const SagaRun *run) {
   HttpReply reply;
-  saga_answer(run, run->state == SAGA_SUCCEEDED, &reply);
+  saga_response(run, run->state == SAGA_SUCCEEDED, &reply);
   *req->reply = reply;
   req->reply->body = arena_str(req->arena, reply.body);
   return 0;
@@ -389,16 +410,28 @@ static int create_saga(Req *req, void *in) {
 }
 
 static const Route routes[] = {
-    {"POST", "/order/order", create_order, order_fields, sizeof(Order), ROUTE_KEYED},
-    {"GET", "/order/order/{id}", get_order, NULL, 0, 0},
-    {"PUT", "/order/order/{id}", put_order, order_fields, sizeof(Order), 0},
-    {"DELETE", "/order/order/{id}", remove_order, NULL, 0, 0},
-    {"POST", "/order/order/saga", create_saga, request_fields, sizeof(OrderSaga), ROUTE_KEYED},
-    {"GET", "/order/saga/{id}", saga_show, NULL, 0, 0},
-    {"GET", "/order/saga", saga_list, NULL, 0, 0},
-    {"POST", "/order/saga/{id}/retry", saga_retry, NULL, 0, ROUTE_KEYED},
-    {"POST", "/order/saga/{id}/cancel", saga_cancel, NULL, 0, ROUTE_KEYED},
-    {"POST", "/order/saga/{id}/skip", saga_skip, saga_skip_fields, sizeof(SagaOperation), ROUTE_KEYED},
+    {.method = "POST",
+     .path = "/order/order",
+     .handler = create_order,
+     ROUTE_BODY(order_fields, Order),
+     .flags = ROUTE_KEYED},
+    {.method = "GET", .path = "/order/order/{id}", .handler = get_order},
+    {.method = "PUT", .path = "/order/order/{id}", .handler = put_order, ROUTE_BODY(order_fields, Order)},
+    {.method = "DELETE", .path = "/order/order/{id}", .handler = remove_order},
+    {.method = "POST",
+     .path = "/order/order/saga",
+     .handler = create_saga,
+     ROUTE_BODY(request_fields, OrderSaga),
+     .flags = ROUTE_KEYED},
+    {.method = "GET", .path = "/order/saga/{id}", .handler = saga_show},
+    {.method = "GET", .path = "/order/saga", .handler = saga_list},
+    {.method = "POST", .path = "/order/saga/{id}/retry", .handler = saga_retry, .flags = ROUTE_KEYED},
+    {.method = "POST", .path = "/order/saga/{id}/cancel", .handler = saga_cancel, .flags = ROUTE_KEYED},
+    {.method = "POST",
+     .path = "/order/saga/{id}/skip",
+     .handler = saga_skip,
+     ROUTE_BODY(saga_skip_fields, SagaOperation),
+     .flags = ROUTE_KEYED},
     {0},
 };
 

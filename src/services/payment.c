@@ -137,12 +137,16 @@ static int cancel_payment(Req *req, void *in) {
 }
 
 static const Route routes[] = {
-    {"POST", "/payment/payment", create_payment, payment_fields, sizeof(Payment), ROUTE_KEYED},
-    {"GET", "/payment/payment/{id}", get_payment, NULL, 0, 0},
-    {"PUT", "/payment/payment/{id}", put_payment, payment_fields, sizeof(Payment), 0},
-    {"DELETE", "/payment/payment/{id}", remove_payment, NULL, 0, 0},
-    {"PUT", "/payment/step/{saga}", pay, step_fields, sizeof(Step), 0},
-    {"PUT", "/payment/step/{saga}/cancel", cancel_payment, step_fields, sizeof(Step), 0},
+    {.method = "POST",
+     .path = "/payment/payment",
+     .handler = create_payment,
+     ROUTE_BODY(payment_fields, Payment),
+     .flags = ROUTE_KEYED},
+    {.method = "GET", .path = "/payment/payment/{id}", .handler = get_payment},
+    {.method = "PUT", .path = "/payment/payment/{id}", .handler = put_payment, ROUTE_BODY(payment_fields, Payment)},
+    {.method = "DELETE", .path = "/payment/payment/{id}", .handler = remove_payment},
+    {.method = "PUT", .path = "/payment/step/{saga}", .handler = pay, ROUTE_BODY(step_fields, Step)},
+    {.method = "PUT", .path = "/payment/step/{saga}/cancel", .handler = cancel_payment, ROUTE_BODY(step_fields, Step)},
     {0},
 };
 

@@ -1,5 +1,6 @@
-/* User: who buys. Registering is a saga of one step, so that a user never stands without a billing account, nor an
+/* User: the customers. A registration is a saga of one step, so that no user is left without a billing account, and no
  * account without its user. */
+#include "rt/clock.h"
 #include "rt/random.h"
 #include "saga/engine.h"
 #include "saga/operate.h"
@@ -93,11 +94,20 @@ static int finish_registration(const SagaRun *run, bool success, DbStmt *stateme
 }
 
 static const SagaStep registration_steps[] = {
-    {"billing", SAGA_COMPENSATABLE, 0, 5000000, open_account, close_account},
+    {.name = "billing",
+     .kind = SAGA_COMPENSATABLE,
+     .timeout_us = 5 * SECONDS,
+     .forward = open_account,
+     .compensate = close_account},
 };
 
 static const SagaType sagas[] = {
-    {"registration", registration_steps, 1, load_registration, finish_registration, NULL, LOG_USER_ID},
+    {.name = "registration",
+     .steps = registration_steps,
+     .step_count = sizeof(registration_steps) / sizeof(registration_steps[0]),
+     .load = load_registration,
+     .finish = finish_registration,
+     .subject = LOG_USER_ID},
     {0},
 };
 
@@ -128,11 +138,11 @@ static int register_user(Req *req, void *in) {
   if (rc == 0 && run->state == SAGA_SUCCEEDED)
     reply_object(req, 200, user_fields, &r.user);
   else if (rc == 0)
-    rc = fail(req, E_UNAVAILABLE, NULL, "no billing account could be opened, so there is no user either");
+    rc = fail(req, E_UNAVAILABLE, NULL, "the billing account could not be opened, so the user was not registered");
   else if (rc == E_FENCED && run->state == SAGA_PARKED)
-    rc = fail(req, E_UNKNOWN, NULL, "the registration could not be undone, and waits for an operator");
+    rc = fail(req, E_UNKNOWN, NULL, "the registration could not be compensated and waits for an operator");
   else if (rc == E_TIMEOUT || rc == E_FENCED)
-    rc = fail(req, E_UNKNOWN, NULL, "the registration goes on; ask again with the same Idempotency-Key");
+    rc = fail(req, E_UNKNOWN, NULL, "the registration is still in progress; retry with the same Idempotency-Key");
   saga_release(run);
   return rc;
 }
@@ -172,16 +182,24 @@ static int remove_user(Req *req, void *in) {
 }
 
 static const Route routes[] = {
-    {"POST", "/user/user", register_user, user_fields, sizeof(User), ROUTE_KEYED},
-    {"GET", "/user/user/billing_id/{billingId}", get_by_billing, NULL, 0, 0},
-    {"GET", "/user/user/{id}", get_user, NULL, 0, 0},
-    {"PUT", "/user/user/{id}", put_user, user_fields, sizeof(User), 0},
-    {"DELETE", "/user/user/{id}", remove_user, NULL, 0, 0},
-    {"GET", "/user/saga/{id}", saga_show, NULL, 0, 0},
-    {"GET", "/user/saga", saga_list, NULL, 0, 0},
-    {"POST", "/user/saga/{id}/retry", saga_retry, NULL, 0, ROUTE_KEYED},
-    {"POST", "/user/saga/{id}/cancel", saga_cancel, NULL, 0, ROUTE_KEYED},
-    {"POST", "/user/saga/{id}/skip", saga_skip, saga_skip_fields, sizeof(SagaOperation), ROUTE_KEYED},
+    {.method = "POST",
+     .path = "/user/user",
+     .handler = register_user,
+     ROUTE_BODY(user_fields, User),
+     .flags = ROUTE_KEYED},
+    {.method = "GET", .path = "/user/user/billing_id/{billingId}", .handler = get_by_billing},
+    {.method = "GET", .path = "/user/user/{id}", .handler = get_user},
+    {.method = "PUT", .path = "/user/user/{id}", .handler = put_user, ROUTE_BODY(user_fields, User)},
+    {.method = "DELETE", .path = "/user/user/{id}", .handler = remove_user},
+    {.method = "GET", .path = "/user/saga/{id}", .handler = saga_show},
+    {.method = "GET", .path = "/user/saga", .handler = saga_list},
+    {.method = "POST", .path = "/user/saga/{id}/retry", .handler = saga_retry, .flags = ROUTE_KEYED},
+    {.method = "POST", .path = "/user/saga/{id}/cancel", .handler = saga_cancel, .flags = ROUTE_KEYED},
+    {.method = "POST",
+     .path = "/user/saga/{id}/skip",
+     .handler = saga_skip,
+     ROUTE_BODY(saga_skip_fields, SagaOperation),
+     .flags = ROUTE_KEYED},
     {0},
 };
 

@@ -371,15 +371,21 @@ static int get_stock(Req *req, void *in) {
 }
 
 static const Route routes[] = {
-    {"POST", "/warehouse/warehouse", create_reservations, reservation_fields, sizeof(Reservation),
-     ROUTE_KEYED | ROUTE_LIST},
-    {"GET", "/warehouse/warehouse/{id}", get_reservation, NULL, 0, 0},
-    {"PUT", "/warehouse/warehouse/{id}", put_reservation, reservation_fields, sizeof(Reservation), 0},
-    {"DELETE", "/warehouse/warehouse/{id}", remove_reservation, NULL, 0, 0},
-    {"PUT", "/warehouse/step/{saga}", reserve_lines, step_fields, sizeof(Step), 0},
-    {"PUT", "/warehouse/step/{saga}/cancel", cancel_lines, step_fields, sizeof(Step), 0},
-    {"PUT", "/warehouse/stock/{item}", put_stock, stock_fields, sizeof(Stock), 0},
-    {"GET", "/warehouse/stock/{item}", get_stock, NULL, 0, 0},
+    {.method = "POST",
+     .path = "/warehouse/warehouse",
+     .handler = create_reservations,
+     ROUTE_BODY(reservation_fields, Reservation),
+     .flags = ROUTE_KEYED | ROUTE_LIST},
+    {.method = "GET", .path = "/warehouse/warehouse/{id}", .handler = get_reservation},
+    {.method = "PUT",
+     .path = "/warehouse/warehouse/{id}",
+     .handler = put_reservation,
+     ROUTE_BODY(reservation_fields, Reservation)},
+    {.method = "DELETE", .path = "/warehouse/warehouse/{id}", .handler = remove_reservation},
+    {.method = "PUT", .path = "/warehouse/step/{saga}", .handler = reserve_lines, ROUTE_BODY(step_fields, Step)},
+    {.method = "PUT", .path = "/warehouse/step/{saga}/cancel", .handler = cancel_lines, ROUTE_BODY(step_fields, Step)},
+    {.method = "PUT", .path = "/warehouse/stock/{item}", .handler = put_stock, ROUTE_BODY(stock_fields, Stock)},
+    {.method = "GET", .path = "/warehouse/stock/{item}", .handler = get_stock},
     {0},
 };
 
