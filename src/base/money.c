@@ -99,19 +99,24 @@ int money_parse(Str text, Money *ret) {
   return 0;
 }
 
-size_t money_format(Money value, char out[MONEY_TEXT]) {
+size_t money_format_prose(Money value, char out[MONEY_TEXT]) {
   uint64_t cents = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
   char *p = out;
   if (value < 0)
     *p++ = '-';
   p += decimal_write(cents / 100, p);
-  unsigned part = (unsigned)(cents % 100);
-  if (part) {
-    *p++ = '.';
-    p = part % 10 ? decimal_pad(p, part, 2) : decimal_pad(p, part / 10, 1);
-  }
+  *p++ = '.';
+  p = decimal_pad(p, (unsigned)(cents % 100), 2);
   *p = 0;
   return (size_t)(p - out);
+}
+
+size_t money_format(Money value, char out[MONEY_TEXT]) {
+  size_t n = money_format_prose(value, out);
+  if (out[n - 1] == '0')
+    n -= out[n - 2] == '0' ? sizeof(".00") - 1 : 1;
+  out[n] = 0;
+  return n;
 }
 
 static int checked(bool overflow, Money value, Money *ret) {

@@ -14,6 +14,8 @@ typedef int64_t Money; /* cents */
 int money_parse(Str text, Money *ret);
 /* The shortest exact decimal, trailing zeros left out: 51.3, 100, -0.05. Returns its length. */
 size_t money_format(Money value, char out[MONEY_TEXT]);
+/* As people write it, always with two decimals: 51.30, 100.00, -0.05. Returns its length. */
+size_t money_format_prose(Money value, char out[MONEY_TEXT]);
 int money_add(Money a, Money b, Money *ret);        /* E_RANGE */
 int money_mul(Money a, int64_t factor, Money *ret); /* E_RANGE */
 

@@ -78,8 +78,8 @@ static int read_money(const Reader *r, const Path *at, const Field *f, const Jso
     return refuse(r, at, E_FIELD, "must be an amount with at most two decimals");
   if (!is_within(f, value)) {
     char low[MONEY_TEXT], high[MONEY_TEXT];
-    money_format(f->min, low);
-    money_format(f->max, high);
+    money_format_prose(f->min, low);
+    money_format_prose(f->max, high);
     return refuse(r, at, E_FIELD, "must be from %s to %s", low, high);
   }
   *(Money *)member = value;

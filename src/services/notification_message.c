@@ -71,7 +71,7 @@ static bool read_money(Arena *arena, const JsonValue *row, Str name, Str *ret) {
   if (rc == E_MALFORMED)
     return false;
   char text[MONEY_TEXT];
-  *ret = rc == E_OK ? arena_str(arena, (Str){text, money_format(money, text)}) : value->text;
+  *ret = rc == E_OK ? arena_str(arena, (Str){text, money_format_prose(money, text)}) : value->text;
   return true;
 }
 

@@ -164,8 +164,7 @@ def test_every_version_and_form(stream):
     texts = {message for message, in stream.shop.query(
         "notification", "SELECT message FROM notification.notifications WHERE billing_id = %s", account)}
     assert "You paid 123.45 from your wallet, which now holds 876.55." in texts
-    assert "Your wallet was refilled with 12.5 and now holds 0." in texts or \
-        "Your wallet was refilled with 12.50 and now holds 0." in texts, texts
+    assert "Your wallet was refilled with 12.50 and now holds 0.00." in texts, texts
     assert stream.dead() == {}
 
 

@@ -152,7 +152,7 @@ def test_order_of_accounts_is_kept(stack):
     for user in users:
         wait_for("21 notifications", lambda u=user: len(told(stack, u)) >= 21, 10 * SLOWER)
         sums = [re.search(r"refilled with ([\d.]+) ", text)[1] for text in told(stack, user)[1:]]
-        assert sums == [f"{i}.5" for i in range(1, 21)]
+        assert sums == [f"{i}.50" for i in range(1, 21)]
 
 
 def test_part_that_dies_ends_all_and_the_next_run_takes_over():

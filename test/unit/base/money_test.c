@@ -162,3 +162,29 @@ TEST(multiplication_is_checked) {
   CHECK_INT(money_mul(INT64_C(1) << 62, 4, &product), E_RANGE);
   CHECK_INT(product, 777);
 }
+
+TEST(prose_always_has_two_decimals) {
+  static const struct {
+    Money value;
+    const char *text, *shortest;
+  } rows[] = {
+      {0, "0.00", "0"},
+      {1, "0.01", "0.01"},
+      {10, "0.10", "0.1"},
+      {100, "1.00", "1"},
+      {1050, "10.50", "10.5"},
+      {-5, "-0.05", "-0.05"},
+      {-100, "-1.00", "-1"},
+      {123456, "1234.56", "1234.56"},
+      {100000, "1000.00", "1000"},
+      {MONEY_MAX, "90000000000000000.00", "90000000000000000"},
+  };
+  for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+    char text[MONEY_TEXT], shortest[MONEY_TEXT];
+    size_t n = money_format_prose(rows[i].value, text);
+    CHECK_STR(((Str){text, n}), rows[i].text);
+    CHECK_STR(text, rows[i].text);
+    CHECK_INT(money_format(rows[i].value, shortest), str_from(rows[i].shortest).n);
+    CHECK_STR(shortest, rows[i].shortest);
+  }
+}

@@ -146,7 +146,7 @@ TEST(uuids) {
 }
 
 TEST(money) {
-  const char *at = "/contents/1/price", *bounds = "price must be from 0.01 to 10000.";
+  const char *at = "/contents/1/price", *bounds = "price must be from 0.01 to 10000.00.";
   check_line_refuses("{\"item\":\"x\",\"price\":\"1\"}", E_FIELD, at, "price must be a number.");
   check_line_refuses("{\"item\":\"x\",\"price\":[]}", E_FIELD, at, "price must be a number.");
   check_line_refuses("{\"item\":\"x\",\"price\":1.234}", E_FIELD, at,
