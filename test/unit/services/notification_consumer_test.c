@@ -44,8 +44,8 @@ static NotificationConsumer *start(const ChangeEvent *events, int count) {
   memset(&script, 0, sizeof(script));
   script.source = (Source){.next = next_batch, .done = batch_done};
   script.batches[script.count++] = (ChangeBatch){events, count};
-  static Service service;
-  return notification_consumer_start(&service, &script.source, notification_resolver_start(&service));
+  Service *service = world.service;
+  return notification_consumer_start(service, &script.source, notification_resolver_start(service));
 }
 
 static void wait_until(bool (*holds)(void)) {
@@ -150,6 +150,25 @@ static void cancel_retries(void *arg) {
 
 TEST(a_batch_given_up_is_not_done) {
   in_loop(cancel_retries);
+}
+
+static bool one_is_held(void) {
+  return inserts() == 1;
+}
+
+static void cancel_store(void *arg) {
+  (void)arg;
+  begin();
+  world.hold_groups = true;
+  NotificationConsumer *c = start(&good, 1);
+  wait_until(one_is_held);
+  CHECK_INT(notification_consumer_stop(c, clock_now_us() + 1 * SECONDS), 0);
+  CHECK_INT(script.done, 0);
+  loop_stop();
+}
+
+TEST(a_batch_whose_storing_is_canceled_is_not_done) {
+  in_loop(cancel_store);
 }
 
 static void wait_for_user_service(void *arg) {

@@ -112,14 +112,12 @@ static void answer_due(int group, Arena *arena, DbResult *results) {
   results[1] = (DbResult){.rows = 1, .columns = 2, .cells = cells(arena, count, STR("60000000"))};
 }
 
-static Service service;
-
 static void resolve(void *arg) {
   (void)arg;
   rounds = 0;
   world.answer = answer_due;
   add_user(KNOWN, 200);
-  NotificationResolver *r = notification_resolver_start(&service);
+  NotificationResolver *r = notification_resolver_start(world.service);
   while (rounds < 2)
     CHECK_INT(fiber_sleep(1 * MILLISECONDS), 0);
   CHECK_INT(world.groups, 3);
