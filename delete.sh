@@ -53,9 +53,7 @@ of_databases="$of_databases)"
 
 check() {
   check_namespace "$namespace"
-  case $timeout in
-  *[!0-9]* | '') die $E_USAGE "--timeout is a number of seconds, not '$timeout'." ;;
-  esac
+  check_timeout "$timeout"
   check_tools kubectl helm awk sed mktemp
   check_tool_versions
   check_reach

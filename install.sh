@@ -71,12 +71,10 @@ check_options() {
   debezium | relay | wal) ;;
   *) die $E_USAGE "--events is debezium, relay or wal, not '$events'." ;;
   esac
-  case $timeout in
-  *[!0-9]* | '') die $E_USAGE "--timeout is a number of seconds, not '$timeout'." ;;
-  esac
-  case $host in
-  *[!a-z0-9.-]* | '') die $E_USAGE "'$host' cannot be a host name." ;;
-  esac
+  check_timeout "$timeout"
+  check_host "$host"
+  [ -z "$image" ] || check_image_name "$image"
+  [ -z "$gateway_class" ] || is_domain "$gateway_class" || die $E_USAGE "'$gateway_class' cannot be a GatewayClass."
   check_namespace "$namespace"
   if [ -n "$charts" ] && [ ! -d "$charts" ]; then die $E_USAGE "--charts: there is no folder $charts."; fi
 }
@@ -450,12 +448,12 @@ metadata:
   namespace: $2
   labels:
     app.kubernetes.io/managed-by: skald-install
-    skald-install/shop: $namespace
+    skald-install/shop: "$namespace"
 spec:
   hostnames: ["$1.$host"]
   parentRefs:
     - name: skald
-      namespace: $namespace
+      namespace: "$namespace"
   rules:
     - backendRefs:
         - name: $3

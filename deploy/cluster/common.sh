@@ -36,10 +36,71 @@ needs_value() {
   if [ $# -lt 2 ] || [ -z "$2" ]; then die $E_USAGE "$1 needs a value. sh ./$script --help tells which."; fi
 }
 
-check_namespace() {
+# --- Names that become parts of objects: what the cluster would refuse in the middle is refused before the beginning.
+# Small letters, digits and inner dashes, at most 63 of them.
+is_label() {
   case $1 in
-  *[!a-z0-9-]* | -* | *- | '') die $E_USAGE "'$1' cannot be a namespace: small letters, digits, inner dashes." ;;
+  *[!a-z0-9-]* | -* | *- | '') return 1 ;;
+  esac
+  [ ${#1} -le 63 ]
+}
+
+# Labels with dots between them.
+is_domain() {
+  domain_rest=$1.
+  while [ -n "$domain_rest" ]; do
+    is_label "${domain_rest%%.*}" || return 1
+    domain_rest=${domain_rest#*.}
+  done
+}
+
+check_namespace() {
+  is_label "$1" ||
+    die $E_USAGE "'$1' cannot be a namespace: small letters, digits, inner dashes, at most 63 characters."
+  case $1 in
   default | kube-*) die $E_USAGE "The shop gets a namespace of its own, not $1. For example: --namespace skald" ;;
+  esac
+  for name in $components; do
+    component "$name"
+    [ "$1" != "$c_namespace" ] ||
+      die $E_USAGE "The shop gets a namespace of its own, not that of $c_title, $1. For example: --namespace skald"
+  done
+}
+
+# The longest name made of it is opensearch.HOST, and a name in the DNS has at most 253 characters.
+check_host() {
+  if ! is_domain "$1" || [ ${#1} -gt 242 ]; then
+    die $E_USAGE "'$1' cannot be a host name: small letters, digits and inner dashes between dots, at most 63 of them," \
+      "242 in all."
+  fi
+  case $1 in
+  *[a-z]*) ;;
+  *) die $E_USAGE "'$1' is an address; the shop needs a host name, such as arch.homework." ;;
+  esac
+}
+
+# As the chart's schema takes it: [HOST[:PORT]/]PATH with a tag, a digest or both.
+check_image_name() {
+  image_word='[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*'
+  image_host='(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?)(:[0-9]+)?/'
+  image_tag=':[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}'
+  image_digest='@sha256:[0-9a-f]{64}'
+  case $1 in
+  *:latest) die $E_USAGE "The image needs a tag that always means the same, not latest: $1" ;;
+  *[[:space:]]*) ;;
+  *)
+    if printf '%s\n' "$1" | grep -Eqx "($image_host)?$image_word(/$image_word)*($image_tag($image_digest)?|$image_digest)"; then
+      return
+    fi
+    ;;
+  esac
+  die $E_USAGE "'$1' cannot be the image: it is a name in small letters with a tag or a digest, such as" \
+    "cr.example/skald:1.0 or cr.example/skald@sha256:…"
+}
+
+check_timeout() {
+  case $1 in
+  *[!0-9]* | '' | ?????????*) die $E_USAGE "--timeout is a number of seconds, not '$1'." ;;
   esac
 }
 
@@ -176,7 +237,7 @@ write_record() {
 apiVersion: v1
 kind: Namespace
 metadata:
-  name: $1
+  name: "$1"
   labels:
     app.kubernetes.io/managed-by: skald-install
 END
@@ -189,7 +250,7 @@ apiVersion: v1
 kind: ConfigMap
 metadata:
   name: $record
-  namespace: $1
+  namespace: "$1"
   labels:
     app.kubernetes.io/managed-by: skald-install
     skald-install/component: $2

@@ -1,7 +1,10 @@
 """What the scripts find wrong before they touch anything: each gets its sentence and its exit status, and no more."""
 
+import re
+
 import pytest
 import stubs
+import yaml
 
 TOOL, VERSION, CLUSTER, PERMISSION, UNFIT, USAGE = 3, 4, 5, 6, 7, 2
 
@@ -132,12 +135,69 @@ def test_ready_image_needs_no_minikube(machine):
     (["--namespace", "Shop"], "'Shop' cannot be a namespace"),
     (["--namespace", "kube-system"], "The shop gets a namespace of its own, not kube-system."),
     (["--timeout", "soon"], "--timeout is a number of seconds, not 'soon'."),
-    (["--host", "a;b"], "'a;b' cannot be a host name."),
+    (["--host", "a;b"], "'a;b' cannot be a host name"),
     (["--charts", "nowhere"], "--charts: there is no folder nowhere."),
     (["--image"], "--image needs a value."),
     (["--frce"], "install.sh does not know --frce.")])
 def test_wrong_option(machine, options, sentence):
     refused(machine.run("install.sh", *options), USAGE, sentence)
+
+
+SOON = "a" * 64
+LONG_HOST = ".".join(["a" * 60] * 4)
+
+
+@pytest.mark.parametrize("options, sentence", [
+    *([["--namespace", name], f"'{name}' cannot be a namespace"] for name in ("shop.v2", "a_b", "-a", "a-", SOON)),
+    *([["--namespace", name], "not that of"] for name in ("skald-monitoring", "skald-logging", "cnpg-system")),
+    *([["--host", name], f"'{name}' cannot be a host name"] for name in (
+        "a..b", ".a", "a.", "-a.b", "a-.b", "a.-b", "a_b", "*.a", "Shop.example", f"{SOON}.b", LONG_HOST, "a b")),
+    (["--host", "10.0.0.1"], "'10.0.0.1' is an address"),
+    *([["--image", name], f"'{name}' cannot be the image"] for name in (
+        "skald", "Skald:1", "cr.example/Team/skald:1", "localhost:5000/skald", "skald:", "skald:1 ", 'a"b:1', "a//b:1",
+        "skald@sha256:12", "skald:1\nx: y", "/skald:1")),
+    (["--image", "skald:latest"], "not latest"),
+    (["--gateway-class", "Envoy"], "'Envoy' cannot be a GatewayClass."),
+    (["--gateway-class", 'a"b'], "cannot be a GatewayClass."),
+    (["--timeout", "9" * 20], "--timeout is a number of seconds")])
+def test_a_name_that_the_cluster_would_refuse(machine, options, sentence):
+    run = machine.run("install.sh", "--dry-run", *options)
+    refused(run, USAGE, sentence)
+    assert run.calls == []
+
+
+@pytest.mark.parametrize("options, sentence", [
+    (["--namespace", SOON], "cannot be a namespace"), (["--namespace", "skald-logging"], "not that of"),
+    (["--timeout", "9" * 20], "--timeout is a number of seconds")])
+def test_delete_refuses_the_same(machine, options, sentence):
+    run = machine.run("delete.sh", "--dry-run", *options)
+    refused(run, USAGE, sentence)
+    assert run.calls == []
+
+
+@pytest.mark.parametrize("options", [
+    *(["--image", name] for name in ("skald:1", "cr.example:5000/a/b-c_d/skald:V1.2", "[::1]:5000/skald:1",
+                                     "skald@sha256:" + "0" * 64, "skald:1@sha256:" + "f" * 64)),
+    *(["--host", name] for name in ("a", "1.shop.example", "xn--80aswg.xn--p1ai", ".".join(["a" * 60] * 3))),
+    ["--namespace", "123"], ["--namespace", "a" * 63]], ids=str)
+def test_a_name_that_the_cluster_takes(machine, options):
+    run = machine.run("install.sh", "--dry-run", *options)
+    assert run.status == 0, run.said
+
+
+@pytest.mark.parametrize("namespace", ["123", "true", "null", "1e3"])
+def test_a_namespace_that_looks_like_something_else_stays_a_text(machine, namespace):
+    run = machine.run("install.sh", "--dry-run", "--namespace", namespace)
+    assert run.status == 0, run.said
+    documents = [yaml.safe_load(text) for text in re.findall(r"^\+ kubectl .* apply -f -\n((?:    .*\n)+)", run.said, re.M)]
+    objects = [one for one in documents if namespace in (
+        str(one["metadata"]["name"]).lower(), str(one["metadata"].get("namespace")).lower())
+        or one["kind"] == "HTTPRoute"]
+    assert {one["kind"] for one in objects} == {"Namespace", "ConfigMap", "HTTPRoute"}
+    for one in objects:
+        for value in (one["metadata"]["name"], one["metadata"].get("namespace", ""), *one["metadata"]["labels"].values()):
+            assert isinstance(value, str), one
+        assert all(isinstance(parent["namespace"], str) for parent in one.get("spec", {}).get("parentRefs", []))
 
 
 @pytest.mark.parametrize("script", ["install.sh", "delete.sh"])

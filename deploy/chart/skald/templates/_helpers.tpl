@@ -4,25 +4,51 @@
 order payment warehouse delivery user billing notification
 {{- end }}
 
+{{/* The name that begins every object's. A name that one of them could not have is refused here, before there are any:
+it is never cut, as two releases could then meet. */}}
 {{- define "skald.name" -}}
-{{- .Values.fullnameOverride | default .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- $name := .Values.fullnameOverride | default .Release.Name }}
+{{- $source := ternary "fullnameOverride" "the release's name" (ne .Values.fullnameOverride "") }}
+{{- $mend := ternary "choose another one" "choose another one, or give a name with --set fullnameOverride=NAME" (ne .Values.fullnameOverride "") }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) }}
+{{- fail (printf "%s, %q, cannot begin the name of a Service: only a-z, 0-9 and inner dashes, a letter first; %s" $source $name $mend) }}
+{{- end }}
+{{- $most := include "skald.longestName" . | trim | int }}
+{{- if gt (len $name) $most }}
+{{- fail (printf "%s, %q, has %d characters; with these values at most %d leave room for what stands behind it in the names of objects; %s" $source $name (len $name) $most $mend) }}
+{{- end }}
+{{- if not (regexMatch "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$" .Release.Namespace) }}
+{{- fail (printf "%q cannot be a namespace: at most 63 of a-z, 0-9 and inner dashes" .Release.Namespace) }}
+{{- end }}
+{{- $name }}
 {{- end }}
 
-{{/* Labels of an object. Called with (dict "root" $ "component" "order"). */}}
-{{- define "skald.labels" -}}
-{{ include "skald.selector" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-app.kubernetes.io/part-of: skald
-helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
+{{/* How long that name may be: what stands behind it, and how long the whole may be. */}}
+{{- define "skald.longestName" -}}
+{{- $most := sub 63 (len "-notification") }}
+{{- if .Values.logging.enabled }}
+{{- $most = min $most (sub 63 (len "-logging-01234567")) }}
 {{- end }}
+{{- if ne .Values.databases.mode "external" }}
+{{- /* CloudNativePG takes 50 characters. */}}
+{{- $most = min $most (sub 50 (ternary (len "-notification-db") (len "-db") (eq .Values.databases.mode "separate"))) }}
+{{- end }}
+{{- if and (include "skald.usesKafka" .) (eq .Values.kafka.mode "strimzi") }}
+{{- /* A broker's host is the name of Kafka, the name of the pool, which begins with it again, and a number. */}}
+{{- $most = min $most (div (sub 63 (len "--nodes-99")) 2) }}
+{{- end }}
+{{- $most }}
+{{- end }}
+
+{{/* Labels of an object: (dict "root" $ "component" "order"), with "more" a dict of others. */}}
+{{- define "skald.labels" -}}
+{{- $own := dict "app.kubernetes.io/version" .root.Chart.AppVersion "app.kubernetes.io/managed-by" .root.Release.Service "app.kubernetes.io/part-of" "skald" "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version) }}
+{{- merge (include "skald.selector" . | fromYaml) $own (.more | default dict) .root.Values.commonLabels | toYaml }}
 {{- end }}
 
 {{- define "skald.selector" -}}
 app.kubernetes.io/name: skald
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
@@ -58,10 +84,10 @@ app.kubernetes.io/component: {{ .component }}
 
 {{/* One variable out of a Secret. */}}
 {{- define "skald.fromSecret" -}}
-- name: {{ .name }}
+- name: {{ .name | quote }}
   valueFrom:
     secretKeyRef:
-      name: {{ .secret }}
+      name: {{ .secret | quote }}
       key: {{ .key }}
       {{- if .optional }}
       optional: true
@@ -132,13 +158,13 @@ capabilities:
 
 {{/* What every pod of the shop's image begins with. */}}
 {{- define "skald.pod" -}}
-serviceAccountName: {{ include "skald.serviceAccount" . }}
+serviceAccountName: {{ include "skald.serviceAccount" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 securityContext:
@@ -147,7 +173,7 @@ securityContext:
 
 {{/* A container of the shop's image, without name. */}}
 {{- define "skald.container" -}}
-image: {{ include "skald.image" . }}
+image: {{ include "skald.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext:
   {{- include "skald.containerSecurity" . | nindent 2 }}
@@ -189,7 +215,7 @@ readinessProbe:
 
 {{- define "skald.env" -}}
 {{- range $name, $value := . }}
-- name: {{ $name }}
+- name: {{ $name | quote }}
   value: {{ $value | quote }}
 {{- end }}
 {{- end }}
@@ -201,7 +227,7 @@ readinessProbe:
 topologySpreadConstraints:
   {{- range . }}
   - maxSkew: 1
-    topologyKey: {{ . }}
+    topologyKey: {{ . | quote }}
     whenUnsatisfiable: ScheduleAnyway
     labelSelector:
       matchLabels:
@@ -236,7 +262,7 @@ it gives back what is left. (dict "root" $ "env" (dict …)) */}}
 - podSelector:
     matchLabels:
       app.kubernetes.io/name: skald
-      app.kubernetes.io/instance: {{ .root.Release.Name }}
+      app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
     matchExpressions:
       - key: app.kubernetes.io/component
         operator: In
@@ -259,7 +285,7 @@ it gives back what is left. (dict "root" $ "env" (dict …)) */}}
     {{- range uniq $clusters }}
     - podSelector:
         matchLabels:
-          cnpg.io/cluster: {{ . }}
+          cnpg.io/cluster: {{ . | quote }}
     {{- end }}
 {{- end }}
 {{- end }}
@@ -273,7 +299,7 @@ it gives back what is left. (dict "root" $ "env" (dict …)) */}}
   to:
     - podSelector:
         matchLabels:
-          strimzi.io/cluster: {{ include "skald.name" . }}
+          strimzi.io/cluster: {{ include "skald.name" . | quote }}
           strimzi.io/kind: Kafka
 {{- end }}
 {{- end }}
@@ -287,7 +313,7 @@ it gives back what is left. (dict "root" $ "env" (dict …)) */}}
   to:
     {{- range . }}
     - ipBlock:
-        cidr: {{ . }}
+        cidr: {{ . | quote }}
     {{- end }}
   {{- end }}
 {{- end }}
