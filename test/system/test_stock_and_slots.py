@@ -175,7 +175,8 @@ def test_many_at_once_never_take_more_places_than_there_are(shop):
     assert taken(shop, when) == 5
 
 
-@pytest.mark.parametrize("when", [past(), "1970-01-01T00:00:00", "2020-01-01T00:00", "0001-01-01T00:00:00"])
+@pytest.mark.parametrize("when", [pytest.param(past(), id="yesterday"), "1970-01-01T00:00:00", "2020-01-01T00:00",
+                                  "0001-01-01T00:00:00"])
 def test_delivery_in_the_past_is_refused(shop, when, unchanged):
     problem(shop.post("/delivery/delivery", delivery(timeDelivery=when)), 422, "/timeDelivery")
 

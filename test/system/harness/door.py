@@ -67,9 +67,14 @@ class Door:
         return {}
 
     def wait_for_exactly(self, addresses):
-        """Until it sends requests to these and to nobody else."""
-        wait_for("the front door's view of who is ready", lambda: {
-            server for (_, server), status in self.states().items() if status == "UP"} == set(addresses), 60)
+        """Until it sends requests to these and to nobody else, from outside and from inside: each side checks for itself."""
+        wanted = set(addresses)
+
+        def known():
+            states = self.states()
+            return states and all((status == "UP") == (server in wanted) for (_, server), status in states.items())
+
+        wait_for("the front door's view of who is ready", known, 60)
 
     def close(self):
         self.process.terminate()
