@@ -137,7 +137,8 @@ announce() {
 
 confirm() {
   if $dry_run || $yes; then return; fi
-  if [ ! -t 0 ]; then die $E_DECLINED "Standard input is not a terminal, so confirmation is impossible. To remove it anyway: sh ./delete.sh --yes"; fi
+  [ -t 0 ] || die $E_DECLINED "Standard input is not a terminal, so confirmation is impossible." \
+    "To remove it anyway: sh ./delete.sh --yes"
   printf 'Type the name of the namespace (%s) to continue: ' "$namespace"
   read -r reply || reply=''
   [ "$reply" = "$namespace" ] || die $E_DECLINED "Nothing was removed."

@@ -96,8 +96,8 @@ choose_profile() {
 check_image() {
   if [ -n "$image" ]; then return; fi
   if [ "$profile" = cloud ]; then
-    die $E_USAGE "Outside Minikube the shop needs an image that the nodes can pull: build deploy/image/Dockerfile, push it to" \
-      "a registry and pass its name with --image. docs/deploy.md has the commands."
+    die $E_USAGE "Outside Minikube the shop needs an image that the nodes can pull: build deploy/image/Dockerfile," \
+      "push it to a registry and pass its name with --image. docs/deploy.md has the commands."
   fi
   check_tools minikube
   check_minikube_version

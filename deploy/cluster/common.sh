@@ -38,7 +38,9 @@ needs_value() {
 
 check_namespace() {
   case $1 in
-  *[!a-z0-9-]* | -* | *- | '') die $E_USAGE "'$1' is not a valid namespace: use lower-case letters, digits and inner dashes." ;;
+  *[!a-z0-9-]* | -* | *- | '')
+    die $E_USAGE "'$1' is not a valid namespace: use lower-case letters, digits and inner dashes."
+    ;;
   default | kube-*) die $E_USAGE "The shop needs its own namespace, not $1. For example: --namespace skald" ;;
   esac
 }
