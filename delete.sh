@@ -1,22 +1,22 @@
 #!/bin/sh
-# Removes what install.sh made, and nothing else: sh ./delete.sh [OPTION…]
-# It can be run again when it was stopped. What others use, an operator with databases of somebody else for one, stays.
+# Removes what install.sh created, and nothing else: sh ./delete.sh [OPTION…]
+# It can be rerun after an interruption. What others use, such as an operator with other databases, stays.
 set -eu
 cd "$(dirname "$0")"
 . deploy/cluster/checks.sh
 
 usage() {
   cat <<'END'
-sh ./delete.sh [OPTION…] removes what install.sh made in the cluster of kubectl's current context.
+sh ./delete.sh [OPTION…] removes what install.sh created in the cluster of kubectl's current context.
 
-  --namespace NAME   where the shop is (skald)
-  --yes              do not ask before data goes
-  --timeout SECONDS  how long to wait for each part (600)
-  --dry-run          print everything it would do, but change nothing
+  --namespace NAME   the shop's namespace (skald)
+  --yes              do not ask for confirmation
+  --timeout SECONDS  how long to wait for each component (600)
+  --dry-run          print what would be done, without changing anything
   --help             this text
 
-It ends with 0, or 1 something failed, 2 wrong option, 3 a tool is missing, 4 a version does not fit, 5 the cluster
-cannot be reached, 6 a permission is missing, 8 not confirmed.
+Exit status: 0 success, 1 something failed, 2 invalid option, 3 a tool is missing, 4 unsupported version, 5 cluster
+unreachable, 6 a permission is missing, 8 not confirmed.
 END
 }
 
@@ -38,12 +38,12 @@ while [ $# -gt 0 ]; do
   --yes | -y) yes=true ;;
   --dry-run) dry_run=true ;;
   --help | -h) usage && exit ;;
-  *) die $E_USAGE "delete.sh does not know $1. sh ./delete.sh --help lists what it knows." ;;
+  *) die $E_USAGE "Unknown option $1. See sh ./delete.sh --help" ;;
   esac
   shift
 done
 
-# By what the shop's objects, and those that the operators make for it, are known in its namespace, where others may be.
+# Labels that identify the objects of the shop, and those that operators create for it, in a namespace shared with others.
 of_shop=app.kubernetes.io/instance=skald
 of_kafka=strimzi.io/cluster=skald
 of_databases='cnpg.io/cluster in (skald-db'
@@ -60,7 +60,8 @@ check() {
   check_permissions delete "$namespace"
 }
 
-# Sets shop, to be removed; others, the namespaces of other shops; doomed, the components to be removed, last one first.
+# Sets shop: whether to remove it; others: the namespaces of other shops; doomed: the components to remove, in reverse
+# order.
 choose() {
   shop=false others='' doomed='' ours=$(own_namespaces)
   shop_namespaces
@@ -76,15 +77,15 @@ choose() {
     fi
     users=$(foreign_resources)
     if [ -n "$users" ]; then
-      say "$c_title stays, with its definitions: others use it ($users)."
+      say "$c_title stays, with its definitions: it is in use by others ($users)."
       continue
     fi
     doomed="$name $doomed"
   done
 }
 
-# The namespaces whose objects are all the shop's or a component's. Where the shop's namespace was there before it, others
-# may have theirs in it.
+# The namespaces that contain only objects of the shop or a component. A shop's namespace that existed before may contain
+# objects of others.
 own_namespaces() {
   recorded "$namespace" namespace
   if [ "$found" = made ]; then printf ' %s ' "$namespace"; fi
@@ -94,7 +95,7 @@ own_namespaces() {
   done
 }
 
-# Custom resources of component c_* that live elsewhere and were not made by install.sh or for the shop: kind/name in
+# Custom resources of component c_* in other namespaces that were not created by install.sh or for the shop: kind/name in
 # namespace, at most three.
 foreign_resources() {
   # shellcheck disable=SC2086 # one word a group
@@ -116,7 +117,7 @@ foreign_resources() {
 
 announce() {
   if ! $shop && [ -z "$doomed" ]; then
-    say "There is nothing here that install.sh made${others:+ for the namespace $namespace}."
+    say "There is nothing to remove: install.sh created nothing here${others:+ for the namespace $namespace}."
     exit 0
   fi
   say "This will be removed from the cluster $context:"
@@ -134,8 +135,9 @@ announce() {
 
 confirm() {
   if $dry_run || $yes; then return; fi
-  if [ ! -t 0 ]; then die $E_DECLINED "Nobody is there to ask. To remove it all the same: sh ./delete.sh --yes"; fi
-  printf 'Type the name of the namespace, %s, to go on: ' "$namespace"
+  [ -t 0 ] || die $E_DECLINED "Standard input is not a terminal, so confirmation is impossible." \
+    "To remove it anyway: sh ./delete.sh --yes"
+  printf 'Type the name of the namespace (%s) to continue: ' "$namespace"
   read -r reply || reply=''
   [ "$reply" = "$namespace" ] || die $E_DECLINED "Nothing was removed."
 }
@@ -147,13 +149,13 @@ uninstall() {
   fi
 }
 
-# The shop's own objects of some definitions. A definition that is not there has no objects.
+# True once the shop has no objects of these definitions.
 resources_gone() {
   for definition in $2; do gone -n "$1" "$definition" -l "$of_shop" || return 1; done
 }
 
-# Topics first, as long as their operator is there to let them go: all of the shop's Kafka, which goes next. What has
-# volumes follows before its operator goes.
+# First the topics of the shop's Kafka, while their operator can still finalize them; then the shop itself. Whatever has
+# volumes is removed before its operator.
 remove_shop() {
   step "The shop in the namespace $namespace"
   for definition in kafkatopics.kafka.strimzi.io kafkaconnectors.kafka.strimzi.io kafkausers.kafka.strimzi.io; do
@@ -200,7 +202,7 @@ remove_component() {
   remove_namespace "$c_namespace"
 }
 
-# The record goes last: with the namespace where install.sh made that, else after everything that carries its mark.
+# The record is removed last: with the namespace if install.sh created it, otherwise after everything that carries the mark.
 remove_namespace() {
   recorded "$1" namespace
   if [ "$found" = made ]; then
@@ -213,7 +215,7 @@ remove_namespace() {
   done
   quietly kube -n "$1" delete secrets -l "$mark"
   quietly kube -n "$1" delete configmaps -l "$mark"
-  say "The namespace $1 was there before and stays."
+  say "The namespace $1 existed before and stays."
 }
 
 make_scratch
@@ -224,7 +226,7 @@ confirm
 if $shop; then remove_shop; fi
 for name in $doomed; do remove_component "$name"; done
 if $dry_run; then
-  step "That was a dry run: nothing was removed"
+  step "Dry run: nothing was removed"
 else
   step "Removed"
 fi

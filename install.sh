@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs the shop and what it stands on into the cluster of kubectl's current context: sh ./install.sh [OPTION…]
-# It can be run again at any time: what is there is brought up to date, what is missing is added, and a run that was
-# stopped goes on. `sh ./delete.sh` takes away what it made. docs/deploy.md tells the whole story.
+# Installs the shop and its dependencies into the cluster of kubectl's current context: sh ./install.sh [OPTION…]
+# Safe to rerun at any time: it upgrades what exists, adds what is missing, and resumes an interrupted run.
+# `sh ./delete.sh` removes what it created. See docs/deploy.md.
 set -eu
 cd "$(dirname "$0")"
 . deploy/cluster/checks.sh
@@ -11,23 +11,23 @@ usage() {
   cat <<'END'
 sh ./install.sh [OPTION…] installs the shop into the cluster of kubectl's current context.
 
-  --profile minikube|cloud    sizes and replicas; without it, minikube on a Minikube node and cloud elsewhere
-  --events debezium|relay|wal who brings Billing's events to Notification: Debezium over Kafka (the default), the
-                              shop's own relay over Kafka, or Notification itself from the write-ahead log, no Kafka
-  --image NAME                the shop's image, such as cr.yandex/ID/skald:1.0 or NAME@sha256:…; without it,
-                              on Minikube, it is built inside the cluster from this folder
-  --namespace NAME            where the shop goes (skald)
+  --profile minikube|cloud    sizes and replicas; default: minikube on a Minikube node, cloud elsewhere
+  --events debezium|relay|wal how Billing's events reach Notification: Debezium over Kafka (the default), the shop's
+                              own relay over Kafka, or directly from the write-ahead log, without Kafka
+  --image NAME                the shop's image, such as cr.yandex/ID/skald:1.0 or NAME@sha256:…; default on Minikube:
+                              built in the cluster from this folder
+  --namespace NAME            the shop's namespace (skald)
   --without-monitoring        no Prometheus, no Grafana
   --without-logging           no OpenSearch, no Fluent Bit
-  --gateway-class NAME        the GatewayClass to use, where the cluster has several
+  --gateway-class NAME        the GatewayClass to use if the cluster has several
   --host NAME                 the shop's host name (arch.homework)
-  --charts FOLDER             take the charts of others from FOLDER (NAME-VERSION.tgz) instead of the internet
-  --timeout SECONDS           how long to wait for each part (600)
-  --dry-run                   check and print everything it would do, but change nothing
+  --charts FOLDER             read the third-party charts from FOLDER (NAME-VERSION.tgz) instead of the internet
+  --timeout SECONDS           how long to wait for each component (600)
+  --dry-run                   check everything and print what would be done, without changing anything
   --help                      this text
 
-It ends with 0, or 1 something failed, 2 wrong option, 3 a tool is missing, 4 a version does not fit, 5 the cluster
-cannot be reached, 6 a permission is missing, 7 the cluster does not fit.
+Exit status: 0 success, 1 something failed, 2 invalid option, 3 a tool is missing, 4 unsupported version, 5 cluster
+unreachable, 6 a permission is missing, 7 unsuitable cluster.
 END
 }
 
@@ -57,7 +57,7 @@ while [ $# -gt 0 ]; do
   --without-logging) logging=false ;;
   --dry-run) dry_run=true ;;
   --help | -h) usage && exit ;;
-  *) die $E_USAGE "install.sh does not know $1. sh ./install.sh --help lists what it knows." ;;
+  *) die $E_USAGE "Unknown option $1. See sh ./install.sh --help" ;;
   esac
   shift
 done
@@ -65,21 +65,21 @@ done
 check_options() {
   case $profile in
   '' | minikube | cloud) ;;
-  *) die $E_USAGE "--profile is minikube or cloud, not '$profile'." ;;
+  *) die $E_USAGE "--profile must be minikube or cloud, not '$profile'." ;;
   esac
   case $events in
   debezium | relay | wal) ;;
-  *) die $E_USAGE "--events is debezium, relay or wal, not '$events'." ;;
+  *) die $E_USAGE "--events must be debezium, relay or wal, not '$events'." ;;
   esac
   check_timeout "$timeout"
   check_host "$host"
   [ -z "$image" ] || check_image_name "$image"
-  [ -z "$gateway_class" ] || is_domain "$gateway_class" || die $E_USAGE "'$gateway_class' cannot be a GatewayClass."
+  [ -z "$gateway_class" ] || is_domain "$gateway_class" || die $E_USAGE "'$gateway_class' is not a valid GatewayClass."
   check_namespace "$namespace"
   if [ -n "$charts" ] && [ ! -d "$charts" ]; then die $E_USAGE "--charts: there is no folder $charts."; fi
 }
 
-# --- Before anything is changed
+# --- Checks, before anything is changed
 choose_profile() {
   if [ -n "$profile" ]; then return; fi
   profile=cloud
@@ -90,20 +90,20 @@ choose_profile() {
   esac
 }
 
-# Without --image, Minikube builds it; the build must reach the very cluster that kubectl speaks to.
+# Without --image, Minikube builds it; it must build in the same cluster that kubectl uses.
 check_image() {
   if [ -n "$image" ]; then return; fi
   if [ "$profile" = cloud ]; then
-    die $E_USAGE "A cluster that is not Minikube needs an image that its nodes can pull: build" \
-      "deploy/image/Dockerfile, push it to a registry and give its name with --image. docs/deploy.md has the commands."
+    die $E_USAGE "Outside Minikube the shop needs an image that the nodes can pull: build deploy/image/Dockerfile," \
+      "push it to a registry and pass its name with --image. docs/deploy.md has the commands."
   fi
   check_tools minikube
   check_minikube_version
   minikube_profile=$(minikube profile 2>/dev/null || :)
   if [ "$minikube_profile" != "$context" ]; then
     die $E_CLUSTER "kubectl's context is $context, but Minikube's profile is ${minikube_profile:-none}: the image" \
-      "would be built in another cluster than the shop runs in. Choose one (kubectl config use-context NAME, minikube" \
-      "profile NAME), or give a ready image with --image."
+      "would be built in a different cluster than the shop's. Select the same one (kubectl config use-context NAME," \
+      "minikube profile NAME), or pass an image with --image."
   fi
 }
 
@@ -116,7 +116,7 @@ wanted_memory() {
   echo "$total"
 }
 
-# The class for the shop's gateway; empty: none is there and Envoy Gateway has to come.
+# The class for the shop's gateway; empty: there is none and Envoy Gateway has to be installed.
 choose_gateway() {
   component gateway
   if is_ours "$c_namespace" gateway; then
@@ -142,7 +142,7 @@ choose_gateway() {
   gateway_class=${1:-}
 }
 
-# Sets brought: the components that are ours to install or to bring up to date.
+# Sets brought: the components to install or upgrade.
 choose_components() {
   brought=''
   choose_gateway
@@ -157,7 +157,7 @@ choose_components() {
     if [ -n "$c_definition" ] && ! is_ours "$c_namespace" "$name" &&
       exists customresourcedefinition "$c_definition"; then
       check_served "${c_definition#*.}/v1"
-      say "$c_title is there already and stays as it is."
+      say "$c_title is already installed and will not be changed."
       continue
     fi
     brought="$brought $name"
@@ -169,7 +169,7 @@ check_gateway_version() {
   gateway_class=skald
   at_least "$server_version" "$oldest_kubernetes_for_gateway" ||
     die $E_VERSION "Envoy Gateway needs Kubernetes $oldest_kubernetes_for_gateway, this is ${server_version#v}." \
-      "Upgrade the cluster, or install another implementation of the Gateway API first; it will be used."
+      "Upgrade the cluster, or install another Gateway API implementation first; it will be used."
 }
 
 check() {
@@ -189,7 +189,7 @@ check() {
 }
 
 # --- The image
-# Its tag is a sum over what it is built from, so an unchanged folder is not built again and a changed one is deployed.
+# Its tag is a checksum of its sources, so an unchanged folder is not rebuilt and a changed one is deployed.
 source_sum() {
   find src meson.build meson_options.txt tools deploy/image -type f ! -name '*.pyc' -exec cksum {} + | LC_ALL=C sort |
     cksum | awk '{ printf "%08x", $1 }'
@@ -200,24 +200,24 @@ build_image() {
   image=skald:$(source_sum)
   step "The image $image"
   if minikube image ls 2>/dev/null | grep -q "/$image\$"; then
-    say "It is in the cluster already."
+    say "Already in the cluster."
     return
   fi
-  say "Building it inside Minikube from this folder; the first time takes some minutes."
+  say "Building it in Minikube from this folder; the first time takes some minutes."
   quietly minikube image build -t "$image" -f deploy/image/Dockerfile . ||
-    die $E_FAILED "The image could not be built; the reason stands above."
+    die $E_FAILED "The image could not be built; see the error above."
   $dry_run || minikube image ls | grep -q "/$image\$" ||
     die $E_FAILED "The image was built, but Minikube does not list it: minikube image ls"
 }
 
-# --- The charts of others
-# PREFIX: a chart's place and version, as helm takes them.
+# --- Third-party charts
+# PREFIX: a chart's location and version, as arguments of helm.
 chart_arguments() {
   eval "chart=\$$1_chart version=\$$1_version"
   if [ -n "$charts" ]; then
     chart_name=${chart##*/}
     chart=$charts/${chart_name%-"$version".tgz}-$version.tgz
-    [ -f "$chart" ] || die $E_FAILED "The folder $charts has no ${chart##*/}."
+    [ -f "$chart" ] || die $E_FAILED "The folder $charts does not contain ${chart##*/}."
   fi
   case $chart in
   *.tgz) set -- "$chart" ;;
@@ -226,7 +226,7 @@ chart_arguments() {
   chart_is=$*
 }
 
-# Custom resource definitions are not upgraded by helm, so they are applied here: those of the groups given.
+# Helm does not upgrade custom resource definitions, so those of the given groups are applied here.
 apply_definitions() {
   # shellcheck disable=SC2086 # words of helm's command line
   if $dry_run; then
@@ -252,23 +252,23 @@ apply_definitions() {
   fi
 }
 
-# Helm's own words have been printed; what they may mean.
+# Helm's own error has been printed; this adds the likely cause.
 chart_failed() {
   case $(cat "$scratch/output") in
   *'no such host'* | *'dial tcp'* | *timeout* | *'TLS handshake'*)
-    die $E_FAILED "The chart $chart could not be had from the internet. Is the network up? Without one, put" \
-      "the charts into a folder and give it with --charts."
+    die $E_FAILED "The chart $chart could not be downloaded. Is the network up? To install without internet," \
+      "put the charts into a folder and pass it with --charts."
     ;;
   esac
-  die $E_FAILED "Helm failed; its reason stands above. When that is mended, run this again: it goes on from here."
+  die $E_FAILED "Helm failed; see its error above. Fix the cause and rerun: it continues from here."
 }
 
-# A run that was killed, of delete.sh too, leaves a revision that is pending for ever, and helm refuses to go on. Its record is dropped;
-# the objects stay and are taken over by the next revision.
+# A killed run, of delete.sh too, leaves a pending revision, and helm refuses to continue. Its record is deleted; the
+# objects stay and are adopted by the next revision.
 drop_pending() {
   if exists -n "$2" secrets \
     -l "owner=helm,name=$1,status in (pending-install,pending-upgrade,pending-rollback,uninstalling)"; then
-    say "An earlier run was stopped in the middle of $1; going on from there."
+    say "An earlier run was interrupted during $1; resuming."
     # shellcheck disable=SC2086 # one word a secret
     quietly kube -n "$2" delete $found
   fi
@@ -279,7 +279,7 @@ release() {
   release_name=$1 release_namespace=$2
   shift 2
   drop_pending "$release_name" "$release_namespace"
-  # Somebody may have scaled a Deployment meanwhile; what the chart says holds again. Helm 3 does that unasked.
+  # A Deployment scaled manually is reset to the chart's replicas. Helm 3 does that by default.
   if [ "$helm_major" -ge 4 ]; then set -- --force-conflicts "$@"; fi
   quietly helm_here upgrade --install "$release_name" --namespace "$release_namespace" --timeout "${timeout}s" "$@" || {
     explain "$release_namespace" >&2
@@ -295,7 +295,7 @@ values_of() {
   fi
 }
 
-# The logs of the shops that are in this cluster, as paths on a node; a comma is helm's own sign.
+# The log files of all shops in this cluster, as paths on a node; helm needs commas escaped.
 log_paths() {
   shop_namespaces
   # shellcheck disable=SC2086 # one word a namespace
@@ -305,7 +305,7 @@ log_paths() {
   done
 }
 
-# The chart puts the files into its own ConfigMap, so it removes them too, and a change of theirs starts new pods.
+# The chart puts the files into its own ConfigMap, so it also removes them, and a changed file restarts the pods.
 fluentbit_arguments() {
   paths=$(log_paths)
   extra="--set-string logPaths=$paths"
@@ -314,7 +314,7 @@ fluentbit_arguments() {
   done
 }
 
-# What of a component has to be there before its releases, and what after.
+# What a component needs before and after its releases.
 before_releases() {
   case $1 in
   monitoring) make_password "$c_namespace" grafana-admin admin ;;
@@ -370,8 +370,8 @@ wait_component() {
 }
 
 # --- The shop
-# Writes the values that the options and the cluster decide; the rest is the chart's own and the profile's. Where a part
-# is somebody else's, nobody knows which pods it speaks from, so the shop's network policies let in every namespace.
+# Writes the values that depend on the options and the cluster; the rest comes from the chart and the profile. The pods of
+# a component that somebody else installed are unknown, so the shop's network policies then allow every namespace.
 shop_values() {
   monitored=$(enabled "$monitoring" monitoring servicemonitors.monitoring.coreos.com)
   logged=$(enabled "$logging" logging)
@@ -403,7 +403,7 @@ brings() {
   esac
 }
 
-# WANTED COMPONENT [DEFINITION]: true where it is wanted and either comes with this run or is there by its definition.
+# WANTED COMPONENT [DEFINITION]: true if it is wanted and either installed by this run or present by its definition.
 enabled() {
   if $1 && { brings "$2" || { [ -n "${3:-}" ] && exists customresourcedefinition "$3"; }; }; then
     echo true
@@ -423,7 +423,7 @@ install_shop() {
   release skald "$namespace" deploy/chart/skald -f "deploy/chart/skald/values-$profile.yaml" -f "$scratch/values.yaml"
 }
 
-# Custom resources of a kind that the cluster has, all with a condition that is True.
+# True if all custom resources of a kind have the condition, or the cluster does not have the kind.
 resources_ready() {
   gone customresourcedefinition "$2" || { missing=$(unready_resources "$1" "$2" "$3") && [ -z "$missing" ]; }
 }
@@ -438,7 +438,7 @@ wait_shop() {
     resources_ready "$namespace" gateways.gateway.networking.k8s.io Programmed
 }
 
-# The pages of Grafana and of the logs, through the shop's gateway. NAME NAMESPACE SERVICE PORT
+# Routes to Grafana and OpenSearch Dashboards through the shop's gateway. NAME NAMESPACE SERVICE PORT
 page_route() {
   apply <<END
 apiVersion: gateway.networking.k8s.io/v1
@@ -472,7 +472,7 @@ password_of() {
 
 finish() {
   if $dry_run; then
-    step "That was a dry run: nothing was changed"
+    step "Dry run: nothing was changed"
     return
   fi
   address=$(kube -n "$namespace" get gateways.gateway.networking.k8s.io \
@@ -493,13 +493,13 @@ finish() {
   say "Make the names resolve on this machine:"
   say "  echo '${address:-ADDRESS} $names' | sudo tee -a /etc/hosts"
   if [ "$profile" = minikube ]; then
-    say "  (Where this machine cannot reach Minikube's own, as with Docker on a Mac or on Windows: take 127.0.0.1 and"
-    say "  the port-forward of docs/deploy.md.)"
+    say "  (If this machine cannot reach Minikube's address, as with Docker on macOS or Windows: use 127.0.0.1 and the"
+    say "  port-forward in docs/deploy.md.)"
   fi
-  say "Passwords, each in a Secret:"
+  say "Passwords (in Secrets):"
   if brings monitoring; then password_of Grafana skald-monitoring grafana-admin; fi
-  if brings logging; then password_of "OpenSearch and its dashboards" skald-logging opensearch-admin; fi
-  say "  the databases: kubectl -n $namespace get secrets"
+  if brings logging; then password_of "OpenSearch Dashboards" skald-logging opensearch-admin; fi
+  say "  databases: kubectl -n $namespace get secrets"
   say "Try it: newman run ./hw_transactions_postman_collection.json"
 }
 

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Whether this machine and this cluster can do it: tools, versions, reach, permissions, room. Each thing that is missing
-# gets its sentence, all of one kind are told at once, and each kind has its exit status. Read with `.`.
+# Prerequisites on this machine and in the cluster: tools, versions, connection, permissions, memory. All problems of one
+# kind are reported together, and each kind has its exit status. Read with `.`.
 
 . deploy/cluster/versions.sh
 . deploy/cluster/common.sh
 
 problems=''
 
-# A sentence more, told by tell_problems.
+# Adds a sentence, which tell_problems prints.
 problem() {
   problems="$problems$*
 "
@@ -29,21 +29,21 @@ has() {
   command -v "$1" >/dev/null 2>&1
 }
 
-# The tools by name, each with what it is for.
+# Checks the tools by name; a missing one is reported with its purpose.
 check_tools() {
   for tool in "$@"; do
     if has "$tool"; then continue; fi
     case $tool in
-    kubectl) problem "kubectl is missing: it speaks to the cluster. https://kubernetes.io/docs/tasks/tools/" ;;
+    kubectl) problem "kubectl is missing: it accesses the cluster. https://kubernetes.io/docs/tasks/tools/" ;;
     helm) problem "helm is missing: it installs the charts. https://helm.sh/docs/intro/install/" ;;
     minikube)
-      problem "minikube is missing: it builds the image inside the cluster. https://minikube.sigs.k8s.io/docs/start/" \
-        "(With --image a ready image is taken instead.)"
+      problem "minikube is missing: it builds the image in the cluster. https://minikube.sigs.k8s.io/docs/start/" \
+        "(Not needed with --image.)"
       ;;
     openssl)
-      problem "openssl is missing: it makes the certificate of OpenSearch. (--without-logging does without both.)"
+      problem "openssl is missing: it creates OpenSearch's certificate. (Not needed with --without-logging.)"
       ;;
-    *) problem "$tool is missing: it is part of every POSIX system and needed here." ;;
+    *) problem "$tool is missing: it is a standard POSIX tool." ;;
     esac
   done
   tell_problems "$E_TOOL"
@@ -52,9 +52,9 @@ check_tools() {
 # NAME VERSION OLDEST
 check_version() {
   if [ -z "$2" ]; then
-    problem "$1 does not tell its version; is it the right program? It is $(command -v "$1")."
+    problem "$1 does not report its version; is $(command -v "$1") the right program?"
   elif ! at_least "$2" "$3"; then
-    problem "$1 ${2#v} is too old: $3 or newer is needed."
+    problem "$1 ${2#v} is too old: $3 or newer is required."
   fi
 }
 
@@ -68,7 +68,7 @@ check_tool_versions() {
   '' | *[!0-9]*) ;;
   *)
     if [ "$helm_major" -gt "$newest_helm_major" ]; then
-      problem "helm ${helm_version#v} is newer than this script knows: take 3 or $newest_helm_major."
+      problem "helm ${helm_version#v} is not supported: use version 3 or $newest_helm_major."
     fi
     ;;
   esac
@@ -83,20 +83,20 @@ check_minikube_version() {
 # Sets context and server_version, or says why the cluster cannot be reached.
 check_reach() {
   if ! context=$(kubectl config current-context 2>/dev/null) || [ -z "$context" ]; then
-    die "$E_CLUSTER" "kubectl knows no cluster: no context is current." \
-      "Start Minikube (minikube start --cpus=4 --memory=6g), or get a cluster's credentials and choose it with" \
+    die "$E_CLUSTER" "kubectl has no current context." \
+      "Start Minikube (minikube start --cpus=4 --memory=6g), or get a cluster's credentials and select it with" \
       "kubectl config use-context NAME."
   fi
   if ! answer=$(kubectl --context "$context" --request-timeout=15s get --raw /version 2>&1); then
     case $answer in
     *Unauthorized* | *credentials* | *expired*)
-      die "$E_CLUSTER" "The cluster of the context $context does not accept its credentials; get new ones. It said:" \
+      die "$E_CLUSTER" "The cluster of the context $context rejects the credentials; renew them. Its response:" \
         "$answer"
       ;;
-    *orbidden*) die "$E_PERMISSION" "The user of the context $context may not even ask for the version: $answer" ;;
+    *orbidden*) die "$E_PERMISSION" "The user of the context $context may not read the version: $answer" ;;
     *)
-      die "$E_CLUSTER" "The cluster of the context $context cannot be reached. Is it running (minikube start), is the" \
-        "network up, is it the right context (kubectl config get-contexts)? kubectl said:" "$answer"
+      die "$E_CLUSTER" "The cluster of the context $context is unreachable. Is it running (minikube start), is the" \
+        "network up, is it the right context (kubectl config get-contexts)? kubectl reported:" "$answer"
       ;;
     esac
   fi
@@ -126,11 +126,11 @@ check_permissions() {
   for kind in secrets configmaps deployments.apps statefulsets.apps jobs.batch services; do
     check_permission "$1" "$kind" "$2"
   done
-  [ -z "$problems" ] || problem "An administrator of the cluster must grant it (the role cluster-admin), or run this."
+  [ -z "$problems" ] || problem "A cluster administrator must grant this (the role cluster-admin), or run the script."
   tell_problems "$E_PERMISSION"
 }
 
-# The memory that pods may ask for on all nodes together, in Mi.
+# The memory allocatable to pods on all nodes together, in Mi.
 allocatable_memory() {
   kube get nodes -o 'go-template={{range .items}}{{.status.allocatable.memory}}
 {{end}}' | awk '
@@ -143,7 +143,7 @@ allocatable_memory() {
 check_room() {
   has_memory=$(allocatable_memory)
   if [ "$has_memory" -lt "$1" ]; then
-    die "$E_UNFIT" "The cluster's nodes have $has_memory MiB of memory for pods, and this needs about $1 MiB." \
+    die "$E_UNFIT" "The cluster's nodes have $has_memory MiB of memory for pods, but about $1 MiB are needed." \
       "On Minikube: minikube delete, then minikube start --memory=6g. Or leave parts out: --without-logging saves" \
       "1200 MiB, --without-monitoring 700, --events relay or wal the memory of Debezium, wal that of Kafka too."
   fi
@@ -153,13 +153,13 @@ check_storage() {
   # shellcheck disable=SC2016 # the variables are the template's
   if ! kube get storageclasses -o 'go-template={{range .items}}{{range $key, $value := .metadata.annotations}}{{$key}}={{$value}}
 {{end}}{{end}}' | grep -q 'is-default-class=true'; then
-    die "$E_UNFIT" "The cluster has no default storage class, so the databases would get no volumes." \
+    die "$E_UNFIT" "The cluster has no default storage class, so the databases cannot get volumes." \
       "On Minikube: minikube addons enable default-storageclass; elsewhere mark one as the default."
   fi
 }
 
-# VERSION: a component that somebody else installed must serve the version that the shop speaks.
+# VERSION: a component that somebody else installed must serve the API version that the shop uses.
 check_served() {
   kube api-versions | grep -qx "$1" ||
-    die "$E_UNFIT" "The cluster has a $c_title of its own, which does not serve $1. Upgrade it; it is not touched here."
+    die "$E_UNFIT" "The cluster's own $c_title does not serve $1. Upgrade it; this script does not change it."
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What install.sh and delete.sh share: how they speak, how they reach the cluster, what they remember in it, how they
-# wait and what they say when something fails. Read with `.`; it does nothing by itself.
+# Shared by install.sh and delete.sh: output, access to the cluster, the record kept in it, waiting, and failure reports.
+# Read with `.`; it does nothing by itself.
 
 # Exit statuses, the same in both scripts.
 # shellcheck disable=SC2034 # E_… are used by the scripts that read this file
@@ -23,7 +23,7 @@ step() {
   printf '\n== %s\n' "$*"
 }
 
-# The status, then a sentence a line.
+# STATUS SENTENCE…: prints a sentence per line and exits.
 die() {
   die_status=$1
   shift
@@ -33,10 +33,10 @@ die() {
 
 # A value such as --namespace shop or --namespace=shop.
 needs_value() {
-  if [ $# -lt 2 ] || [ -z "$2" ]; then die $E_USAGE "$1 needs a value. sh ./$script --help tells which."; fi
+  if [ $# -lt 2 ] || [ -z "$2" ]; then die $E_USAGE "$1 needs a value. See sh ./$script --help"; fi
 }
 
-# --- Names that become parts of objects: what the cluster would refuse in the middle is refused before the beginning.
+# --- Names that become parts of objects are checked before anything is installed.
 # Small letters, digits and inner dashes, at most 63 of them.
 is_label() {
   case $1 in
@@ -56,22 +56,22 @@ is_domain() {
 
 check_namespace() {
   is_label "$1" ||
-    die $E_USAGE "'$1' cannot be a namespace: small letters, digits, inner dashes, at most 63 characters."
+    die $E_USAGE "'$1' is not a valid namespace: use lower-case letters, digits and inner dashes, at most 63 characters."
   case $1 in
-  default | kube-*) die $E_USAGE "The shop gets a namespace of its own, not $1. For example: --namespace skald" ;;
+  default | kube-*) die $E_USAGE "The shop needs its own namespace, not $1. For example: --namespace skald" ;;
   esac
   for name in $components; do
     component "$name"
     [ "$1" != "$c_namespace" ] ||
-      die $E_USAGE "The shop gets a namespace of its own, not that of $c_title, $1. For example: --namespace skald"
+      die $E_USAGE "The shop needs its own namespace, not that of $c_title, $1. For example: --namespace skald"
   done
 }
 
 # The longest name made of it is opensearch.HOST, and a name in the DNS has at most 253 characters.
 check_host() {
   if ! is_domain "$1" || [ ${#1} -gt 242 ]; then
-    die $E_USAGE "'$1' cannot be a host name: small letters, digits and inner dashes between dots, at most 63 of them," \
-      "242 in all."
+    die $E_USAGE "'$1' is not a valid host name: use lower-case letters, digits and inner dashes between dots, at most 63" \
+      "per label and 242 in all."
   fi
   case $1 in
   *[a-z]*) ;;
@@ -86,7 +86,7 @@ check_image_name() {
   image_tag=':[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}'
   image_digest='@sha256:[0-9a-f]{64}'
   case $1 in
-  *:latest) die $E_USAGE "The image needs a tag that always means the same, not latest: $1" ;;
+  *:latest) die $E_USAGE "The image needs an immutable tag, not latest: $1" ;;
   *[[:space:]]*) ;;
   *)
     if printf '%s\n' "$1" | grep -Eqx "($image_host)?$image_word(/$image_word)*($image_tag($image_digest)?|$image_digest)"; then
@@ -94,13 +94,13 @@ check_image_name() {
     fi
     ;;
   esac
-  die $E_USAGE "'$1' cannot be the image: it is a name in small letters with a tag or a digest, such as" \
+  die $E_USAGE "'$1' is not a valid image: use a lower-case name with a tag or a digest, such as" \
     "cr.example/skald:1.0 or cr.example/skald@sha256:…"
 }
 
 check_timeout() {
   case $1 in
-  *[!0-9]* | '' | ?????????*) die $E_USAGE "--timeout is a number of seconds, not '$1'." ;;
+  *[!0-9]* | '' | ?????????*) die $E_USAGE "--timeout must be a number of seconds, not '$1'." ;;
   esac
 }
 
@@ -165,13 +165,13 @@ apply() {
 make_scratch() {
   scratch=$(mktemp -d)
   trap 'rm -rf "$scratch"' EXIT
-  trap 'say "Stopped. Run it again to go on from here." >&2; exit 130' INT TERM HUP
+  trap 'say "Interrupted. Rerun to continue from here." >&2; exit 130' INT TERM HUP
 }
 
-# Sets found to what the cluster answers. Who cannot be asked has not answered "nothing": a decision about what to remove
-# or whose something is must not be taken without an answer.
+# Sets found to the cluster's response. A failed query is not an empty response: decisions about what to remove, or who owns
+# something, must not be based on it.
 ask() {
-  found=$(kube get "$@") || die $E_FAILED "The cluster did not answer; the reason stands above. Run this again."
+  found=$(kube get "$@") || die $E_FAILED "The cluster did not respond; see the error above. Rerun later."
 }
 
 exists() {
@@ -179,13 +179,13 @@ exists() {
   [ -n "$found" ]
 }
 
-# RESOURCE or DEFINITION, with --namespace or without. For waiting: who cannot be asked is not gone.
+# RESOURCE or DEFINITION, with --namespace or without. Used for waiting: a failed query does not mean that it is gone.
 gone() {
   left=$(kube get "$@" --ignore-not-found -o name) && [ -z "$left" ]
 }
 
-# --- What stands beside the shop. Sets c_*: the namespace, the releases (release=chart), the groups of its custom
-# resources, and one definition that tells whether it is there.
+# --- The components beside the shop. Sets c_*: the namespace, the releases (release=chart), the groups of its custom
+# resources, and one definition that shows whether it is installed.
 components='gateway cnpg strimzi monitoring logging'
 component() {
   c_name=$1 c_groups='' c_definition=''
@@ -214,7 +214,7 @@ component() {
 }
 
 # --- The record: a ConfigMap in the namespace of each component, and of each shop, written before anything else of it
-# and removed after everything else. So an interrupted run is known about, and what was there before is not touched.
+# and removed after everything else. So an interrupted run can be resumed, and what existed before is left alone.
 recorded() {
   ask -n "$1" configmap $record --ignore-not-found -o "go-template={{with .data}}{{.$2}}{{end}}"
 }
@@ -224,8 +224,8 @@ is_ours() {
   [ "$found" = "$2" ]
 }
 
-# NAMESPACE COMPONENT GROUPS: the groups are those whose definitions this run brings. A namespace bears the mark from its
-# first moment, so that it is known as ours even when the run ends before the record is written.
+# NAMESPACE COMPONENT GROUPS: the groups whose definitions this run installs. A namespace is created with the mark, so that
+# it is recognized as ours even if the run ends before the record is written.
 write_record() {
   if is_ours "$1" "$2"; then return; fi
   made=found
@@ -233,7 +233,7 @@ write_record() {
     await "the namespace $1, which is being removed, is gone" "$1" gone namespace "$1"
   fi
   if ! exists namespace "$1"; then
-    apply <<END || die $E_FAILED "The namespace $1 could not be made."
+    apply <<END || die $E_FAILED "The namespace $1 could not be created."
 apiVersion: v1
 kind: Namespace
 metadata:
@@ -278,12 +278,12 @@ definitions() {
   found=$of_groups
 }
 
-# --- Waiting. A condition that cannot be asked about does not hold yet, and is asked about again.
+# --- Waiting. A condition that cannot be checked does not hold yet, and is checked again.
 now() {
   date +%s
 }
 
-# WHAT NAMESPACE CONDITION…: until the condition holds; says what is missing from time to time, and why it gave up.
+# WHAT NAMESPACE CONDITION…: waits until the condition holds; reports progress, and the likely cause of a timeout.
 await() {
   what=$1 where=$2
   shift 2
@@ -294,7 +294,7 @@ await() {
   began=$(now) told=$(now)
   until "$@"; do
     if [ $(($(now) - began)) -ge "$timeout" ]; then
-      say "Waited $timeout s in vain until $what." >&2
+      say "Timed out after $timeout s waiting until $what." >&2
       explain "$where" >&2
       exit $E_FAILED
     fi
@@ -306,7 +306,7 @@ await() {
   done
 }
 
-# A line for each controller that is not done: name, how many pods it has ready, how many it wants.
+# A line for each controller that is not ready: name, ready pods, wanted pods.
 unready_workloads() {
   answer=$(kube -n "$1" get deployments,statefulsets,daemonsets -o 'go-template={{range .items -}}
 {{.metadata.name}} {{.metadata.generation}} {{or .status.observedGeneration 0}} {{if eq .kind "DaemonSet" -}}
@@ -330,14 +330,14 @@ unready() {
     awk '{ line = line (NR > 1 ? ", " : "") $0 } END { print line ? line " ready" : "nearly there" }'
 }
 
-# The first one must exist: a namespace without any controller is not ready but not begun.
+# There must be at least one: a namespace without controllers has not been populated yet.
 workloads_ready() {
   [ -n "$(kube -n "$1" get deployments,statefulsets,daemonsets -o name)" ] &&
     missing=$(unready_workloads "$1") && [ -z "$missing" ]
 }
 
 # --- Failing
-# A line for each pod that is not ready: name|phase|what its containers wait for or died of|why it has no node
+# A line for each pod that is not ready: name|phase|why its containers wait or terminated|why it is not scheduled
 broken_pods() {
   # shellcheck disable=SC2016 # $ready is the template's
   kube -n "$1" get pods -o 'go-template={{range .items}}{{$ready := false}}{{range .status.conditions -}}
@@ -353,17 +353,17 @@ broken_pods() {
 cause() {
   case $1 in
   *ErrImage* | *ImagePullBackOff* | *InvalidImageName*)
-    echo "its image cannot be pulled. Is the name right, may the nodes read that registry, have they a network?" ;;
-  *OOMKilled*) echo "it was killed because it took more memory than its limit." ;;
-  *CreateContainerConfigError*) echo "a Secret or ConfigMap that it reads does not exist." ;;
-  *CrashLoopBackOff* | *'|Error '* | *'|Failed|'*) echo "its program ends by itself; its last lines say why." ;;
+    echo "its image cannot be pulled. Check its name, the nodes' access to the registry, and their network." ;;
+  *OOMKilled*) echo "it was killed because it exceeded its memory limit." ;;
+  *CreateContainerConfigError*) echo "a Secret or ConfigMap that it needs does not exist." ;;
+  *CrashLoopBackOff* | *'|Error '* | *'|Failed|'*) echo "its program exits; see its last log lines." ;;
   *'Insufficient memory'*)
-    echo "no node has the memory free that it asks for. On Minikube: minikube start --memory=6g, or leave parts out" \
-      "with --without-monitoring and --without-logging." ;;
-  *'Insufficient cpu'*) echo "no node has the CPU free that it asks for. On Minikube: minikube start --cpus=4" ;;
-  *PersistentVolumeClaim*) echo "its volume is not there. Does the cluster's default storage class make volumes?" ;;
-  *'|Pending|'*) echo "it has not been given to a node, or its image is still being pulled." ;;
-  *) echo "it runs but does not answer its readiness probe." ;;
+    echo "no node has enough free memory. On Minikube: minikube start --memory=6g, or leave components out with" \
+      "--without-monitoring and --without-logging." ;;
+  *'Insufficient cpu'*) echo "no node has enough free CPU. On Minikube: minikube start --cpus=4" ;;
+  *PersistentVolumeClaim*) echo "its volume does not exist. Does the cluster's default storage class provision volumes?" ;;
+  *'|Pending|'*) echo "it has not been scheduled, or its image is still being pulled." ;;
+  *) echo "it runs but its readiness probe fails." ;;
   esac
 }
 
@@ -372,7 +372,7 @@ explain() {
   broken_pods "$1" >"$scratch/broken"
   first=$(sed -n '1s/|.*//p' "$scratch/broken")
   if [ -z "$first" ]; then
-    say "No pod of the namespace $1 is in trouble. What its controllers say:"
+    say "All pods of the namespace $1 are healthy. Latest warnings:"
     kube -n "$1" get events --field-selector type=Warning --sort-by=.lastTimestamp \
       -o 'go-template={{range .items}}   {{.involvedObject.kind}} {{.involvedObject.name}}: {{.message}}
 {{end}}' | tail -n 5
@@ -382,8 +382,8 @@ explain() {
     say "Pod ${line%%|*} in $1: likely cause: $(cause "$line")"
     case ${line##*|} in ?*) say "   ${line##*|}" ;; esac
   done <"$scratch/broken"
-  say "The last lines of $first:"
+  say "The last log lines of $first:"
   { kube -n "$1" logs "$first" --all-containers --prefix --tail=10 2>/dev/null ||
     kube -n "$1" logs "$first" --all-containers --previous --tail=10 2>/dev/null ||
-    say "(it has not logged anything)"; } | sed 's/^/   /'
+    say "(no log)"; } | sed 's/^/   /'
 }

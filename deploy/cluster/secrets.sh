@@ -1,6 +1,6 @@
 #!/bin/sh
-# The Secrets that install.sh makes: passwords and the certificate of OpenSearch. Each is made once and kept; none is ever
-# on a command line. Read with `.`, behind common.sh.
+# The Secrets that install.sh creates: passwords and OpenSearch's certificate. Each is created once and kept; none ever
+# appears on a command line. Read with `.`, after common.sh.
 # shellcheck disable=SC2154 # what common.sh sets
 
 random_text() {
@@ -11,10 +11,10 @@ random_text() {
 make_password() {
   if exists -n "$1" secret "$2"; then return; fi
   if $dry_run; then
-    say "+ make the Secret $2 in $1 with a password for $3"
+    say "+ create the Secret $2 in $1 with a password for $3"
     return
   fi
-  apply <<END || die "$E_FAILED" "The Secret $2 in $1 could not be made."
+  apply <<END || die "$E_FAILED" "The Secret $2 in $1 could not be created."
 apiVersion: v1
 kind: Secret
 metadata:
@@ -29,12 +29,12 @@ stringData:
 END
 }
 
-# NAMESPACE NAME HOST: a Secret with a certificate for the host and the certificate of its authority, as cert-manager would
-# make it. The authority's key is thrown away at once, so nobody can make a second one.
+# NAMESPACE NAME HOST: a Secret with a certificate for the host and its CA's certificate, in cert-manager's format. The CA's
+# key is discarded at once, so it cannot sign another certificate.
 make_certificate() {
   if exists -n "$1" secret "$2"; then return; fi
   if $dry_run; then
-    say "+ make the Secret $2 in $1 with a certificate for $3"
+    say "+ create the Secret $2 in $1 with a certificate for $3"
     return
   fi
   cat >"$scratch/openssl.cnf" <<END
@@ -58,9 +58,9 @@ END
     -config "$scratch/openssl.cnf" -subj "/CN=$3"
   openssl_here x509 -req -in "$scratch/tls.csr" -CA "$scratch/ca.crt" -CAkey "$scratch/ca.key" -days 3650 \
     -set_serial "0x$(random_text | cut -c1-16)" -extfile "$scratch/openssl.cnf" -extensions server -out "$scratch/tls.crt"
-  # The one form of a key that OpenSearch reads.
+  # The only key format that OpenSearch reads.
   openssl_here pkcs8 -topk8 -nocrypt -in "$scratch/made.key" -out "$scratch/tls.key"
-  apply <<END || die "$E_FAILED" "The Secret $2 in $1 could not be made."
+  apply <<END || die "$E_FAILED" "The Secret $2 in $1 could not be created."
 apiVersion: v1
 kind: Secret
 type: kubernetes.io/tls
@@ -77,5 +77,5 @@ END
 }
 
 openssl_here() {
-  quietly openssl "$@" || die "$E_FAILED" "openssl could not make the certificate of OpenSearch; its reason stands above."
+  quietly openssl "$@" || die "$E_FAILED" "openssl could not create OpenSearch's certificate; see the error above."
 }

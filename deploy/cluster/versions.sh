@@ -1,9 +1,9 @@
 #!/bin/sh
-# What install.sh puts into a cluster, pinned: the one place to change a version. Plain assignments, read with `.`.
-# Kafka's and Debezium's own versions stand in the chart's values, as the shop's release brings them.
+# The pinned versions that install.sh installs: the only place to change them. Plain assignments, read with `.`.
+# Kafka's and Debezium's versions are in the chart's values, because the shop's release installs them.
 # shellcheck disable=SC2034 # read by install.sh and delete.sh
 
-# The oldest that is known to work. Strimzi needs Kubernetes 1.30; Envoy Gateway is tested by its makers from 1.33 on.
+# The oldest supported versions. Strimzi needs Kubernetes 1.30; Envoy Gateway is tested upstream from 1.33 on.
 oldest_kubernetes=1.30
 oldest_kubernetes_for_gateway=1.33
 oldest_kubectl=1.30

@@ -83,7 +83,7 @@ def test_stopped_run_is_resumed(machine):
                    "secret/sh.helm.release.v1.strimzi.v1")
     run = machine.run("install.sh", "--image", "skald:1")
     assert run.status == 0, run.said
-    assert "An earlier run was stopped in the middle of strimzi; going on from there." in run.said
+    assert "An earlier run was interrupted during strimzi; resuming." in run.said
     [drop] = stubs.matching(run.calls, "kubectl * delete secret/sh.helm.release.v1.strimzi.v1")
     [upgrade] = stubs.matching(run.calls, "helm * upgrade --install strimzi *")
     assert run.calls.index(drop) < run.calls.index(upgrade)
@@ -96,7 +96,7 @@ def test_operator_of_others_stays(machine):
     machine.answer("kubectl * api-versions", "postgresql.cnpg.io/v1")
     run = machine.run("install.sh", "--image", "skald:1")
     assert run.status == 0, run.said
-    assert "CloudNativePG is there already and stays as it is." in run.said
+    assert "CloudNativePG is already installed and will not be changed." in run.said
     assert "cnpg" not in releases("\n".join(run.calls))
 
 
@@ -104,18 +104,18 @@ def test_chart_that_cannot_be_had(machine):
     machine.answer("helm show crds *", "Error: failed to do request: dial tcp: lookup docker.io: no such host", 1)
     run = machine.run("install.sh", "--image", "skald:1")
     assert run.status == 1
-    assert "could not be had from the internet" in run.said and "--charts" in run.said and "no such host" in run.said
+    assert "could not be downloaded" in run.said and "--charts" in run.said and "no such host" in run.said
 
 
 @pytest.mark.parametrize("why, cause", [
     ("Pending|ImagePullBackOff |", "its image cannot be pulled"),
-    ("Running|CrashLoopBackOff Error |", "its program ends by itself"),
-    ("Running|CrashLoopBackOff OOMKilled |", "more memory than its limit"),
-    ("Pending|CreateContainerConfigError |", "a Secret or ConfigMap that it reads does not exist"),
-    ("Pending||0/1 nodes are available: 1 Insufficient memory.", "no node has the memory free"),
-    ("Pending||pod has unbound immediate PersistentVolumeClaims", "its volume is not there"),
-    ("Pending||", "has not been given to a node"),
-    ("Running||", "does not answer its readiness probe")])
+    ("Running|CrashLoopBackOff Error |", "its program exits"),
+    ("Running|CrashLoopBackOff OOMKilled |", "exceeded its memory limit"),
+    ("Pending|CreateContainerConfigError |", "a Secret or ConfigMap that it needs does not exist"),
+    ("Pending||0/1 nodes are available: 1 Insufficient memory.", "no node has enough free memory"),
+    ("Pending||pod has unbound immediate PersistentVolumeClaims", "its volume does not exist"),
+    ("Pending||", "has not been scheduled"),
+    ("Running||", "its readiness probe fails")])
 def test_failed_wait_tells_the_cause_and_the_last_lines(machine, why, cause):
     machine.answer("kubectl * get deployments,statefulsets,daemonsets -o name", "deployment.apps/one")
     machine.answer("kubectl * -n cnpg-system get deployments,statefulsets,daemonsets -o go-template*", "cnpg 1 1 1 0 1")
@@ -124,7 +124,7 @@ def test_failed_wait_tells_the_cause_and_the_last_lines(machine, why, cause):
                    "[pod/cnpg] FATAL: no certificate")
     run = machine.run("install.sh", "--image", "skald:1", "--timeout", "0")
     assert run.status == 1
-    assert "Waited 0 s in vain until every pod of CloudNativePG is ready." in run.said
+    assert "Timed out after 0 s waiting until every pod of CloudNativePG is ready." in run.said
     assert "Pod cnpg-7f in cnpg-system: likely cause: " in run.said and cause in run.said
     assert "FATAL: no certificate" in run.said
 
@@ -155,7 +155,7 @@ def installed(machine, *components):
 def test_delete_asks_somebody(machine):
     installed(machine)
     run = machine.run("delete.sh")
-    assert run.status == 8 and "Nobody is there to ask." in run.said
+    assert run.status == 8 and "Standard input is not a terminal, so confirmation is impossible." in run.said
     assert "WITH ALL ITS DATA" in run.said
     assert run.changes() == []
 
@@ -169,7 +169,7 @@ def test_delete_dry_run_touches_nothing(machine):
 
 def test_delete_finds_nothing(machine):
     run = machine.run("delete.sh", "--yes")
-    assert run.status == 0 and "There is nothing here that install.sh made." in run.said and run.changes() == []
+    assert run.status == 0 and "There is nothing to remove: install.sh created nothing here." in run.said and run.changes() == []
 
 
 def test_delete_leaves_what_another_shop_uses(machine):
@@ -190,7 +190,7 @@ def test_delete_leaves_what_others_use(machine):
                    "Cluster/books accounting\nCluster/skald skald")
     run = machine.run("delete.sh", "--yes")
     assert run.status == 0, run.said
-    assert "CloudNativePG stays, with its definitions: others use it (Cluster/books in accounting)." in run.said
+    assert "CloudNativePG stays, with its definitions: it is in use by others (Cluster/books in accounting)." in run.said
     assert stubs.matching(run.calls, "kubectl * delete customresourcedefinitions *") == []
 
 
@@ -203,7 +203,7 @@ def test_delete_removes_nothing_while_it_cannot_know_whose_it_is(machine, questi
     machine.answer(question, "Error from server: etcdserver: request timed out", 1)
     run = machine.run("delete.sh", "--yes")
     assert run.status == 1 and "etcdserver: request timed out" in run.said, run.said
-    assert "The cluster did not answer" in run.said and run.changes() == []
+    assert "The cluster did not respond" in run.said and run.changes() == []
 
 
 @pytest.mark.parametrize("question", [
@@ -213,7 +213,7 @@ def test_install_begins_nothing_while_it_cannot_know_what_is_there(machine, ques
     ready(machine)
     machine.answer(question, "Error from server: etcdserver: request timed out", 1)
     run = machine.run("install.sh", "--image", "skald:1")
-    assert run.status == 1 and "The cluster did not answer" in run.said, run.said
+    assert run.status == 1 and "The cluster did not respond" in run.said, run.said
     assert run.changes() == []
 
 
@@ -221,7 +221,7 @@ def test_what_cannot_be_asked_about_is_not_ready(machine):
     ready(machine)
     machine.answer("kubectl * -n cnpg-system get deployments,statefulsets,daemonsets -o go-template*", "timed out", 1)
     run = machine.run("install.sh", "--image", "skald:1", "--timeout", "0")
-    assert run.status == 1 and "in vain until every pod of CloudNativePG is ready." in run.said, run.said
+    assert run.status == 1 and "waiting until every pod of CloudNativePG is ready." in run.said, run.said
 
 
 def test_only_a_new_helm_is_told_to_overrule_others(machine):

@@ -22,7 +22,7 @@ from harness.shop import SERVICES, SevenShops, opened
 SAGA = "/order/order/saga"
 UNIT_TESTS = ROOT / "deploy/prometheus/rules_test.yml"
 RUNBOOKS = ROOT / "docs/runbooks"
-PROCEDURES = {"event-handover"}  # pages of what no alert asks for
+PROCEDURES = {"event-handover"}  # pages without an alert
 FOREIGN = ("up", "ALERTS", "container_", "kube_")  # of Prometheus, and of a cluster
 
 
@@ -83,7 +83,7 @@ def test_runbook_names_what_there_is(page):
     assert set(re.findall(r"\*([^*]+)\*", prose)) <= shown
     if page.stem in alerts():
         assert re.findall(r"^## .*", text, re.MULTILINE) == [
-            "## What it means", "## What to look at", "## What to do", "## How to see that it is over"]
+            "## What it means", "## What to check", "## What to do", "## How to verify recovery"]
 
 
 def metrics_in(expression):

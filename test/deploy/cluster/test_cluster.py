@@ -135,7 +135,7 @@ def test_stopped_run_goes_on(api, install, untouched):
     api.merge(secret, {"metadata": {"labels": {"status": "pending-install"}}})
     status, said = install("--without-monitoring", "--events=relay")
     assert status == 0, said
-    assert "An earlier run was stopped in the middle of skald; going on from there." in said
+    assert "An earlier run was interrupted during skald; resuming." in said
     assert names(api, "/apis/kafka.strimzi.io/v1/namespaces/skald/kafkas") != []
 
 
@@ -190,7 +190,7 @@ def test_operator_of_others_stays(api, install, script, helm, archives, untouche
     helm("install", "postgres", archive, "-n", "databases", "--create-namespace")
     before = settled(api)
     status, said = install("--without-logging", "--without-monitoring", "--events=wal")
-    assert status == 0 and "CloudNativePG is there already and stays as it is." in said, said
+    assert status == 0 and "CloudNativePG is already installed and will not be changed." in said, said
     status, said = script("delete.sh", "--yes")
     assert status == 0, said
     assert difference(before, settled(api)) == ([], [])
@@ -208,7 +208,7 @@ def test_database_of_others_keeps_the_operator(api, install, script, untouched):
     api.create(FOREIGN, books)
     status, said = script("delete.sh", "--yes")
     assert status == 0, said
-    assert "CloudNativePG stays, with its definitions: others use it (Cluster/books in accounting)." in said
+    assert "CloudNativePG stays, with its definitions: it is in use by others (Cluster/books in accounting)." in said
     assert names(api, FOREIGN) == ["books"]
     assert releases(api, "cnpg-system") == ["cnpg"]
     assert api.get("/api/v1/namespaces/skald") is None
@@ -230,8 +230,8 @@ def test_what_others_have_in_the_namespace_stays(api, install, script, untouched
             "metadata": {"name": "of-" + label.partition(".")[0], "labels": {label: "other"}}})
     status, said = script("delete.sh", "--yes")
     assert status == 0, said
-    assert "Strimzi stays, with its definitions: others use it (KafkaTopic/theirs in skald)." in said
-    assert "CloudNativePG stays, with its definitions: others use it (Cluster/books in skald)." in said
+    assert "Strimzi stays, with its definitions: it is in use by others (KafkaTopic/theirs in skald)." in said
+    assert "CloudNativePG stays, with its definitions: it is in use by others (Cluster/books in skald)." in said
     assert {"of-cnpg", "of-strimzi"} <= set(names(api, "/api/v1/namespaces/skald/configmaps"))
     assert names(api, "/apis/kafka.strimzi.io/v1/namespaces/skald/kafkatopics") == ["theirs"]
     api.remove("/apis/postgresql.cnpg.io/v1/namespaces/skald/clusters/books")
@@ -245,6 +245,6 @@ def test_namespace_that_was_there_stays(api, install, script, untouched):
     status, said = install("--without-logging", "--without-monitoring")
     assert status == 0, said
     status, said = script("delete.sh", "--yes")
-    assert status == 0 and "The namespace skald was there before and stays." in said, said
+    assert status == 0 and "The namespace skald existed before and stays." in said, said
     assert difference(before, settled(api)) == ([], [])
     api.remove("/api/v1/namespaces/skald")

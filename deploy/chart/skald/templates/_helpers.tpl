@@ -1,4 +1,4 @@
-{{/* Names, labels and addresses: what several templates need. */}}
+{{/* Shared helpers: names, labels and addresses. */}}
 
 {{- define "skald.services" -}}
 order payment warehouse delivery user billing notification
@@ -60,7 +60,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- .Values.serviceAccount.name | default (include "skald.name" .) }}
 {{- end }}
 
-{{/* What a service has: the defaults with its own entry over them, as YAML. */}}
+{{/* A service's settings: the defaults overridden by its own entry, as YAML. */}}
 {{- define "skald.workload" -}}
 {{- $own := index .root.Values.services .service | default dict }}
 {{- toYaml (mergeOverwrite (deepCopy .root.Values.defaults) (deepCopy $own)) }}
@@ -77,12 +77,12 @@ app.kubernetes.io/component: {{ .component }}
 {{- end }}
 {{- end }}
 
-{{/* The Secret with username and password of a role; roles are the services and cdc. */}}
+{{/* The Secret with a role's username and password; the roles are the services and cdc. */}}
 {{- define "skald.roleSecret" -}}
 {{- index .root.Values.databases.existingSecrets .role | default (printf "%s-db-%s" (include "skald.name" .root) .role) }}
 {{- end }}
 
-{{/* One variable out of a Secret. */}}
+{{/* One variable from a Secret. */}}
 {{- define "skald.fromSecret" -}}
 - name: {{ .name | quote }}
   valueFrom:
@@ -94,7 +94,7 @@ app.kubernetes.io/component: {{ .component }}
       {{- end }}
 {{- end }}
 
-{{/* The variables by which a process finds its own database: (dict "root" $ "service" "order"). */}}
+{{/* The variables with the address of a process's own database: (dict "root" $ "service" "order"). */}}
 {{- define "skald.ownDatabase" -}}
 {{- $variable := printf "%s_DATABASE_URL" (upper .service) }}
 {{- if eq .root.Values.databases.mode "external" }}
@@ -106,7 +106,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- end }}
 {{- end }}
 
-{{/* The same for Billing's log. Its readers have a role that may read and replicate, nothing more. */}}
+{{/* The same for reading Billing's WAL. Its readers have a role that may only read and replicate. */}}
 {{- define "skald.billingLog" -}}
 {{- if eq .root.Values.databases.mode "external" }}
 {{- $secret := .root.Values.databases.external.secret }}
@@ -119,7 +119,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- end }}
 {{- end }}
 
-{{/* Kubernetes puts the password, which is another variable, into the address. */}}
+{{/* Kubernetes substitutes the password, from another variable, into the address. */}}
 {{- define "skald.roleDatabase" }}
 {{- $password := printf "%s_PASSWORD" (upper .role) }}
 {{ include "skald.fromSecret" (dict "name" $password "secret" (include "skald.roleSecret" .) "key" "password") }}
@@ -156,7 +156,7 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{/* What every pod of the shop's image begins with. */}}
+{{/* The common part of every pod with the shop's image. */}}
 {{- define "skald.pod" -}}
 serviceAccountName: {{ include "skald.serviceAccount" . | quote }}
 automountServiceAccountToken: false
@@ -179,7 +179,7 @@ securityContext:
   {{- include "skald.containerSecurity" . | nindent 2 }}
 {{- end }}
 
-{{/* Brings a service's database up to date before the pod's process starts: (dict "root" $ "service" "order"). */}}
+{{/* Migrates a service's database before the pod's process starts: (dict "root" $ "service" "order"). */}}
 {{- define "skald.migration" -}}
 - name: migrate
   {{- include "skald.container" .root | nindent 2 }}
@@ -194,7 +194,7 @@ securityContext:
       memory: 64Mi
 {{- end }}
 
-{{/* The probes of a process that serves HTTP. At its end it drains by itself, so there is no preStop hook. */}}
+{{/* The probes of a process that serves HTTP. It drains by itself on SIGTERM, so there is no preStop hook. */}}
 {{- define "skald.probes" -}}
 startupProbe:
   httpGet:
@@ -220,7 +220,7 @@ readinessProbe:
 {{- end }}
 {{- end }}
 
-{{/* How copies of a component keep apart: (dict "root" $ "component" "order" "over" (list …)). */}}
+{{/* How replicas of a component are spread: (dict "root" $ "component" "order" "over" (list …)). */}}
 {{- define "skald.spread" -}}
 {{- $args := . }}
 {{- with .over }}
@@ -243,8 +243,8 @@ topologySpreadConstraints:
 {{- mul (trimSuffix $unit . | int64) (index (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000) $unit) }}
 {{- end }}
 
-{{/* How long a pod may take to end, which must be enough for its process: DRAIN_DELAY, DRAIN_TIMEOUT, and the 9 s in which
-it gives back what is left. (dict "root" $ "env" (dict …)) */}}
+{{/* The termination grace period, which must cover DRAIN_DELAY, DRAIN_TIMEOUT, and the 9 s in which the process releases the
+remaining work. (dict "root" $ "env" (dict …)) */}}
 {{- define "skald.grace" -}}
 {{- $config := mergeOverwrite (dict "DRAIN_DELAY" "0s" "DRAIN_TIMEOUT" "10s") (deepCopy .root.Values.config) (deepCopy .env) }}
 {{- $most := add (include "skald.milliseconds" $config.DRAIN_DELAY) (include "skald.milliseconds" $config.DRAIN_TIMEOUT) 9000 }}
@@ -257,7 +257,7 @@ it gives back what is left. (dict "root" $ "env" (dict …)) */}}
 
 {{/* --- NetworkPolicies */}}
 
-{{/* Pods of the release by their components, as a list with one peer. */}}
+{{/* The release's pods with the given components, as a list with one peer. */}}
 {{- define "skald.peers" -}}
 - podSelector:
     matchLabels:
@@ -318,7 +318,7 @@ it gives back what is left. (dict "root" $ "env" (dict …)) */}}
   {{- end }}
 {{- end }}
 
-{{/* Whose routes a listener of the Gateway takes. */}}
+{{/* The namespaces whose routes a listener of the Gateway accepts. */}}
 {{- define "skald.routesFrom" -}}
 namespaces:
   {{- if .Values.route.httproute.gateway.routesFrom }}

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Makes OpenSearch ready for the logs: index template, retention policy, and in OpenSearch Dashboards saved searches and
-# a dashboard. Run it before the first line is sent; it may be run again at any time. Needs curl. From the environment:
+# Prepares OpenSearch for the logs: index template, retention policy, and in OpenSearch Dashboards saved searches and a
+# dashboard. Run it before the first line is sent; safe to rerun. Needs curl. Environment:
 #   OPENSEARCH_URL            such as https://opensearch:9200
-#   DASHBOARDS_URL            such as http://dashboards:5601; without it nothing is put into Dashboards
+#   DASHBOARDS_URL            such as http://dashboards:5601; without it nothing is installed in Dashboards
 #   OPENSEARCH_USER, OPENSEARCH_PASSWORD
-#   OPENSEARCH_CA_FILE        the certificates to trust, unless the system's own do
-#   WAIT_SECONDS              how long to wait for either to answer, 120
+#   OPENSEARCH_CA_FILE        the CA certificates to trust; default: the system's
+#   WAIT_SECONDS              how long to wait for either to respond, 120
 set -eu
 : "${OPENSEARCH_URL:?is missing, for example http://127.0.0.1:9200}"
 cd "$(dirname "$0")"
@@ -13,14 +13,14 @@ line_end='
 '
 deadline=$(($(date +%s) + ${WAIT_SECONDS:-120}))
 
-# The password goes to curl through its input, as others can see arguments.
+# The password is passed to curl on standard input, because arguments are visible to other users.
 credentials() {
   if [ -n "${OPENSEARCH_USER:-}" ]; then
     printf 'user = "%s"\n' "$(printf %s "$OPENSEARCH_USER:${OPENSEARCH_PASSWORD:-}" | sed 's/[\\"]/\\&/g')"
   fi
 }
 
-# Sets status, 000 without an answer, and body; problem is curl's own number, 0 when all is well.
+# Sets status (000 without a response), body, and problem, which is curl's exit status.
 request() {
   if [ -n "${OPENSEARCH_CA_FILE:-}" ]; then set -- --cacert "$OPENSEARCH_CA_FILE" "$@"; fi
   problem=0
@@ -37,7 +37,7 @@ fail() {
 wait_for() { # what, address
   while request "$2" && [ "$status" != 200 ]; do
     case $status in 401 | 403) fail "$1 refuses the user ${OPENSEARCH_USER:-(none)}: $status" ;; esac
-    # Whom curl does not trust now it will not trust later.
+    # An untrusted certificate will not become trusted by waiting.
     case $problem in
     60) fail "The certificate of $1 at $2 is for another name, or by no authority of ${OPENSEARCH_CA_FILE:-the system}" ;;
     77) fail "The certificates of authorities in ${OPENSEARCH_CA_FILE:-the system} cannot be read" ;;
@@ -52,7 +52,7 @@ put() { # what, address, @file or text
   case $status in 200 | 201) echo "$1 is in place." ;; *) fail "$1 is refused: $status" ;; esac
 }
 
-# A policy that is there may only be replaced by who tells which version of it is meant.
+# An existing policy can be replaced only by naming its current version.
 put_policy() {
   address=$OPENSEARCH_URL/_plugins/_ism/policies/app-logs
   request "$address"
@@ -64,7 +64,7 @@ put_policy() {
     ;;
   404) ;;
   400)
-    echo "This OpenSearch has no index state management; old logs have to be deleted by hand." >&2
+    echo "This OpenSearch has no index state management: delete old logs manually." >&2
     return
     ;;
   *) fail "The retention policy cannot be read: $status" ;;
@@ -72,7 +72,7 @@ put_policy() {
   put 'The retention policy' "$address" @retention-policy.json
 }
 
-# Where OpenSearch is set to make no index of logs before all this, as install.sh sets it, it may from now on.
+# If OpenSearch was configured not to create log indices before this (as by install.sh), it may from now on.
 permit_indices() {
   address=$OPENSEARCH_URL/_cluster/settings
   request "$address?include_defaults=true&filter_path=*.action.auto_create_index"
