@@ -147,11 +147,6 @@ void kafka_client_start(KafkaClient *c) {
     abort(); /* started with the process, before any load */
 }
 
-void kafka_client_wait(const char *why, int64_t deadline_us) {
-  if (fiber_wait(why, deadline_us) == E_CANCELED)
-    fiber_yield();
-}
-
 typedef struct Teardown {
   rd_kafka_t *rk;
   int fd;
@@ -172,7 +167,7 @@ void kafka_client_close(KafkaClient *c, int64_t deadline_us) {
   c->closer = fiber_current();
   fiber_cancel(c->pump);
   while (c->pump)
-    kafka_client_wait("kafka: close", FIBER_FOREVER);
+    fiber_wait_uncancelable("kafka: close", FIBER_FOREVER);
   rd_kafka_queue_destroy(c->events);
   Teardown *t = calloc(1, sizeof(*t));
   pthread_t thread;
@@ -182,8 +177,7 @@ void kafka_client_close(KafkaClient *c, int64_t deadline_us) {
   if (pthread_create(&thread, NULL, destroy, t) != 0)
     abort();
   while (!atomic_load(&t->done) && clock_now_us() < deadline_us)
-    if (fd_wait(c->watch, FD_READABLE, "kafka: close", deadline_us) == E_CANCELED)
-      fiber_yield();
+    fd_wait_uncancelable(c->watch, FD_READABLE, "kafka: close", deadline_us);
   fd_unwatch(c->watch);
   if (atomic_load(&t->done)) {
     pthread_join(thread, NULL);

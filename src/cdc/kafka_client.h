@@ -47,6 +47,5 @@ void kafka_client_watch(KafkaClient *c, rd_kafka_queue_t *queue); /* its events 
 void kafka_client_take(KafkaClient *c, rd_kafka_event_t *event);  /* handles and destroys it */
 /* The last problem: kept for kafka_producer_error, and logged unless it was the last one already. */
 void kafka_client_note(KafkaClient *c, rd_kafka_resp_err_t code, const char *text);
-void kafka_client_wait(const char *why, int64_t deadline_us); /* in a fiber that may have been canceled already */
 
 #endif

@@ -298,7 +298,7 @@ static void kafka_close(Source *source, int64_t deadline_us) {
   int64_t now_us = clock_now_us(), leave_us = now_us + (deadline_us - now_us) / 2;
   rd_kafka_error_t *error = rd_kafka_consumer_close_queue(s->client.rk, s->client.events);
   while (!error && !rd_kafka_consumer_closed(s->client.rk) && clock_now_us() < leave_us)
-    kafka_client_wait("kafka: leave the group", leave_us);
+    fiber_wait_uncancelable("kafka: leave the group", leave_us);
   rd_kafka_error_destroy(error);
   s->consumer = NULL;
   rd_kafka_queue_destroy(s->records);

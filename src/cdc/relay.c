@@ -451,9 +451,8 @@ Str relay_refusal(const Relay *r) {
 static void end_fiber(Fiber **fiber) {
   if (*fiber)
     fiber_cancel(*fiber);
-  while (*fiber)
-    if (fiber_wait("relay: close", FIBER_FOREVER) == E_CANCELED)
-      fiber_yield(); /* it must be gone before its memory is */
+  while (*fiber) /* it must be gone before its memory is */
+    fiber_wait_uncancelable("relay: close", FIBER_FOREVER);
 }
 
 void relay_close(Relay *r, int64_t deadline_us, int64_t end_us) {

@@ -342,9 +342,8 @@ void stream_close(Stream *s) {
   s->closer = fiber_current();
   if (s->reader)
     fiber_cancel(s->reader);
-  while (s->reader)
-    if (fiber_wait("stream: close", FIBER_FOREVER) == E_CANCELED)
-      fiber_yield(); /* the reader must be gone before its memory is */
+  while (s->reader) /* it must be gone before its memory is */
+    fiber_wait_uncancelable("stream: close", FIBER_FOREVER);
   arena_free(s->scratch);
   free(s);
 }

@@ -67,11 +67,22 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
   fiber_wake(f->fiber);
 }
 
-int fd_wait(Fd *fd, int events, const char *why, int64_t deadline_us) {
+static void begin_wait(Fd *fd, int events) {
   watch(fd, events);
   fd->fiber = fiber_current();
   fd->ready = false;
+}
+
+int fd_wait(Fd *fd, int events, const char *why, int64_t deadline_us) {
+  begin_wait(fd, events);
   int rc = fiber_wait(why, deadline_us);
+  fd->fiber = NULL;
+  return rc;
+}
+
+int fd_wait_uncancelable(Fd *fd, int events, const char *why, int64_t deadline_us) {
+  begin_wait(fd, events);
+  int rc = fiber_wait_uncancelable(why, deadline_us);
   fd->fiber = NULL;
   return rc;
 }

@@ -19,7 +19,8 @@ struct Fiber {
   Fiber *next_ready;
   Fiber *next, *prev; /* all living fibers; next also chains the free ones */
   int outcome;        /* what the wait returns */
-  bool ready, woken, cancelled;
+  bool ready, woken, canceled;
+  bool uncancelable; /* the wait it is in */
   FiberContext context;
 };
 
@@ -162,11 +163,7 @@ static void leave(Fiber *f) {
   f->why = NULL;
 }
 
-int fiber_wait(const char *why, int64_t deadline_us) {
-  Fiber *f = sched.current;
-  assert(f);
-  if (f->cancelled)
-    return E_CANCELED;
+static int wait_for_wake(Fiber *f, const char *why, int64_t deadline_us) {
   if (f->woken) {
     f->woken = false;
     return 0;
@@ -182,6 +179,21 @@ int fiber_wait(const char *why, int64_t deadline_us) {
   return f->outcome;
 }
 
+int fiber_wait(const char *why, int64_t deadline_us) {
+  Fiber *f = sched.current;
+  assert(f);
+  return f->canceled ? E_CANCELED : wait_for_wake(f, why, deadline_us);
+}
+
+int fiber_wait_uncancelable(const char *why, int64_t deadline_us) {
+  Fiber *f = sched.current;
+  assert(f);
+  f->uncancelable = true;
+  int rc = wait_for_wake(f, why, deadline_us);
+  f->uncancelable = false;
+  return rc;
+}
+
 void fiber_wake(Fiber *f) {
   if (!f)
     return;
@@ -194,8 +206,8 @@ void fiber_wake(Fiber *f) {
 }
 
 void fiber_cancel(Fiber *f) {
-  f->cancelled = true;
-  if (f->why && !f->ready) {
+  f->canceled = true;
+  if (f->why && !f->ready && !f->uncancelable) {
     f->outcome = E_CANCELED;
     make_ready(f);
   }

@@ -27,8 +27,7 @@ int resolve(const char *host, const char *service, struct addrinfo **ret) {
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
   int rc = uv_getaddrinfo(loop_uv(), &q.request, on_answer, host, service, &hints);
   while (rc == 0 && !q.done) /* q must stay until the resolver is through */
-    if (fiber_wait("resolve", FIBER_FOREVER) == E_CANCELED)
-      fiber_yield();
+    fiber_wait_uncancelable("resolve", FIBER_FOREVER);
   *ret = q.found;
   return q.found ? E_OK : E_UNAVAILABLE;
 }

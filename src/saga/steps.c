@@ -215,8 +215,7 @@ static int run_together(SagaRun *run, unsigned set, bool back) {
       run_task(&tasks[i]);
   }
   while (running > 0) /* the tasks lie on this stack: there is no leaving before they are through */
-    if (fiber_wait("saga steps", FIBER_FOREVER) < 0)
-      fiber_yield();
+    fiber_wait_uncancelable("saga steps", FIBER_FOREVER);
   int rc = 0;
   for (int i = 0; i < count && rc == 0; i++)
     rc = tasks[i].outcome;

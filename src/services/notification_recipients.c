@@ -113,11 +113,11 @@ int notification_recipients_look_up(Arena *arena, Recipient *recipients, int cou
   while (l.helpers < CALLS_AT_ONCE - 1 && l.helpers < count - 1 && fiber_start("user look-up", help_look_up, &l))
     l.helpers++;
   look_up_rest(&l);
-  while (l.helpers > 0)
-    if (fiber_wait("user look-up", FIBER_FOREVER) == E_CANCELED) {
-      l.error = E_CANCELED;
-      fiber_yield(); /* the helpers work on this stack */
-    }
+  while (l.helpers > 0 && l.error != E_CANCELED)
+    if (fiber_wait("user look-up", FIBER_FOREVER) == E_CANCELED)
+      l.error = E_CANCELED; /* the helpers begin nothing more */
+  while (l.helpers > 0)     /* they work on this stack */
+    fiber_wait_uncancelable("user look-up", FIBER_FOREVER);
   return l.error;
 }
 

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -14,7 +15,8 @@ from harness.check import ok, problem
 from harness.client import read_answer
 from harness.goods import line, new_account, new_user, payment, person, refill, saga, set_stock, stock, wallet
 from harness.logs import Receiver
-from harness.server import SLOWER
+from harness.process import cpu_seconds
+from harness.server import SLOWER, STOP_SECONDS, Server
 from harness.shop import OneShop, opened
 from harness.wait import wait_for
 
@@ -56,6 +58,26 @@ def locked(shop, account):
 def wait_blocked(shop, count=1):
     wait_for("who waits for the lock", lambda: shop.value(
         "billing", "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") >= count)
+
+
+class SilentServer:
+    """It takes every connection and never responds."""
+
+    def __init__(self):
+        self.socket = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.socket.setblocking(False)
+        self.url = "http://127.0.0.1:%d" % self.socket.getsockname()[1]
+        self.taken = []
+
+    def connections(self):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.taken.append(self.socket.accept()[0])
+        return len(self.taken)
+
+    def close(self):
+        for connection in [self.socket, *self.taken]:
+            connection.close()
 
 
 def refuses_connections(shop):
@@ -124,6 +146,34 @@ def test_idle_server_ends_at_once(shop):
         shop.server.terminate()
         assert shop.server.wait() == 0
         assert time.monotonic() - began < 2 * SLOWER, "a connection that is kept alive is no reason to stay"
+
+
+class NotificationAlone(OneShop):
+    def prepare(self):
+        self.servers["all"] = Server("notification", port=self.port, **self.settings())
+
+
+def test_a_drain_that_waits_for_a_silent_service_is_idle():
+    """Fibers that must wait on after they were canceled do so asleep."""
+    with contextlib.closing(SilentServer()) as silent, opened(NotificationAlone(WORKERS=1, USER_URL=silent.url)) as shop:
+        shop.execute("billing", "INSERT INTO billing.history_billings (id, billing_id, sum, last_value_wallet, "
+                      "current_value_wallet, type_operation, status) SELECT gen_random_uuid(), gen_random_uuid(), 0, 0, 0, "
+                      "'CREATE', 'SUCCESS' FROM generate_series(1, 8)")  # one transaction: one batch of events
+        wait_for("concurrent look-ups of their recipients", lambda: silent.connections() >= 8, 20 * SLOWER)
+        processes = shop.server.pids()
+        before = sum(map(cpu_seconds, processes))
+        shop.server.terminate()
+        spent = [0]
+
+        def ended():
+            spent.append(sum(map(cpu_seconds, processes)) - before)
+            return shop.server.process.poll() is not None
+
+        began = time.monotonic()
+        wait_for("the end of the process", ended, STOP_SECONDS)
+        assert time.monotonic() - began > 0.5, "it did not have to wait"
+        assert max(spent) < 0.1 * SLOWER
+        assert shop.server.wait() == 0
 
 
 def test_unready_process_serves_on_for_the_delay(shop):

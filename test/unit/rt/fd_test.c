@@ -165,3 +165,27 @@ static void owner_closes(void *arg) {
 TEST(a_descriptor_may_be_closed_and_its_number_be_another_s_before_the_watch_ends) {
   run(owner_closes);
 }
+
+static void sends_later(void *arg) {
+  (void)arg;
+  CHECK_INT(fiber_sleep(SHORT_US), 0);
+  send_byte();
+}
+
+static void is_canceled_and_waits_uncancelably(void *arg) {
+  (void)arg;
+  Fd *fd = fd_watch(seen.ours);
+  fiber_cancel(fiber_current());
+  CHECK(fiber_start("sends", sends_later, NULL) != NULL);
+  CHECK_INT(wait_readable(fd, LONG_US), E_CANCELED);
+  CHECK_INT(fd_wait_uncancelable(fd, FD_READABLE, "test", clock_now_us() + LONG_US), 0);
+  CHECK(fd_is_ready(fd));
+  take_bytes();
+  CHECK_INT(fd_wait_uncancelable(fd, FD_READABLE, "test", clock_now_us() + SHORT_US), E_TIMEOUT);
+  fd_unwatch(fd);
+  loop_stop();
+}
+
+TEST(a_canceled_fiber_can_wait_for_a_descriptor_uncancelably) {
+  run(is_canceled_and_waits_uncancelably);
+}

@@ -88,9 +88,53 @@ static void cancels(void *arg) {
   fiber_cancel(seen.fiber);
 }
 
-TEST(a_cancelled_wait_says_so) {
+TEST(a_canceled_wait_says_so) {
   run(cancels, NULL);
   CHECK_INT(seen.rc, E_CANCELED);
+}
+
+static void waits_uncancelably(void *arg) {
+  (void)arg;
+  seen.fiber = fiber_current();
+  int64_t began = clock_now_us();
+  seen.rc = fiber_wait_uncancelable("wake", began + 30000);
+  seen.waited_us = clock_now_us() - began;
+  CHECK_INT(fiber_wait("next", began + 30000), E_CANCELED);
+  loop_stop();
+}
+
+static void cancels_it(void *arg) {
+  (void)arg;
+  CHECK(fiber_start("waits", waits_uncancelably, NULL) != NULL);
+  fiber_yield();
+  fiber_cancel(seen.fiber);
+}
+
+TEST(an_uncancelable_wait_goes_on_after_a_cancel_which_the_next_wait_reports) {
+  run(cancels_it, NULL);
+  CHECK_INT(seen.rc, E_TIMEOUT);
+  CHECK(seen.waited_us >= 30000);
+}
+
+static void cancels_and_wakes_it(void *arg) {
+  cancels_it(arg);
+  fiber_wake(seen.fiber);
+}
+
+TEST(a_wake_ends_an_uncancelable_wait_after_a_cancel) {
+  run(cancels_and_wakes_it, NULL);
+  CHECK_INT(seen.rc, 0);
+}
+
+static void is_canceled_first(void *arg) {
+  fiber_cancel(fiber_current());
+  waits_uncancelably(arg);
+}
+
+TEST(a_canceled_fiber_can_wait_uncancelably) {
+  run(is_canceled_first, NULL);
+  CHECK_INT(seen.rc, E_TIMEOUT);
+  CHECK(seen.waited_us >= 30000);
 }
 
 static void sleeps(void *arg) {

@@ -269,3 +269,37 @@ TEST(whoever_was_fenced_asks_no_more) {
   CHECK(!world.run.parked_step.p);
   CHECK_INT(book.calls[FIRST], 1);
 }
+
+static int passes; /* of the loop */
+
+static void count_pass(void *arg) {
+  (void)arg;
+  passes++;
+}
+
+static int first_replies_late(const char *service, HttpRequest *request, HttpReply *reply) {
+  if (step_of(service) == FIRST)
+    CHECK_INT(fiber_sleep(100 * MILLISECONDS), 0);
+  return answer(service, request, reply);
+}
+
+static void cancels(void *arg) {
+  fiber_cancel(*(Fiber **)arg);
+}
+
+static void goes_back_canceled(void *arg) {
+  Fiber *self = fiber_current();
+  CHECK(fiber_start("cancels", cancels, &self) != NULL);
+  go_back(arg);
+}
+
+TEST(a_canceled_run_waits_idly_for_its_steps) {
+  begin();
+  loop_before_poll(count_pass, NULL);
+  world.engine.transport = first_replies_late;
+  passes = 0;
+  run(goes_back_canceled);
+  CHECK_INT(world.rc, 0);
+  CHECK_INT(world.run.steps[FIRST].state, STEP_UNDONE);
+  CHECK(passes < 20);
+}
