@@ -11,9 +11,12 @@ import yaml
 
 import kubernetes
 
+sys.path.insert(0, str(kubernetes.ROOT / "tools"))
+
+from services import SERVICES  # noqa: E402
+
 CHART = kubernetes.ROOT / "deploy/chart/skald"
 PROFILES = {"default": [], "minikube": ["-f", CHART / "values-minikube.yaml"], "cloud": ["-f", CHART / "values-cloud.yaml"]}
-SERVICES = ("order", "payment", "warehouse", "delivery", "user", "billing", "notification")
 # What one value or two can change about which objects there are, and which fields they have.
 FLAVOURS = {
     "debezium": {}, "relay": {"events": "relay"}, "wal": {"events": "wal"},

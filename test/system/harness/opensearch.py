@@ -13,6 +13,7 @@ import urllib.request
 import uuid
 
 from ports import free_port
+from services import SERVICES
 
 from .cluster import ROOT
 from .wait import wait_for
@@ -83,7 +84,7 @@ class OpenSearch:
 
 
 LOGGERS = ("saga", "http", "db", "kafka", "wal", "relay", "log", "notification", "supervisor", "fiber")
-COMPONENTS = ("order", "payment", "warehouse", "delivery", "user", "billing", "notification", "relay", "skald")
+COMPONENTS = (*SERVICES, "relay", "skald")
 LEVELS = (("TRACE", 5000), ("DEBUG", 10000), ("INFO", 20000), ("WARN", 30000), ("ERROR", 40000))
 TEXTS = ("connected", "", "x" * 3500, "tab\there", "line\nbreak", "nul\0 and \x1b[31mred", "Максим 💳 ﷽ e\u0301",
          "\ud800 alone", '{"json": "within"}', "C:\\path\\", "</script>", "word " * 700, "2026-13-45", "%s%n", "\u2028\u2029\ufeff")

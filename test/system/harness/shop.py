@@ -3,13 +3,13 @@
 import contextlib
 
 from ports import free_port
+from services import SERVICES
 
 from .client import Client
 from .cluster import Cluster
 from .server import SLOWER, Server, skald
 from .wait import wait_for
 
-SERVICES = ("order", "payment", "warehouse", "delivery", "user", "billing", "notification")
 # Written in the background, so that they say nothing about what a request did.
 BACKGROUND = ("notification",)
 

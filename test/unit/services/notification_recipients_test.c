@@ -9,7 +9,7 @@
 
 #include <stdio.h>
 
-#include "services/notification_double.h"
+#include "services/notification_double.c"
 
 #define KNOWN   "0b0a4f6e-6f0e-4b0e-8a55-1f0f2f6c9a22"
 #define UNKNOWN "1b0a4f6e-6f0e-4b0e-8a55-1f0f2f6c9a22"

@@ -1,8 +1,6 @@
 /* What notification's modules reach out to, as a test scripts it: the database (db_group, db_exec) and the user service
- * (service_call). Each is a double at that seam; the real ones are met in the system tests. */
-#ifndef SKALD_TEST_SERVICES_NOTIFICATION_DOUBLE_H
-#define SKALD_TEST_SERVICES_NOTIFICATION_DOUBLE_H
-
+ * (service_call). Each is a double at that seam; the real ones are met in the system tests. Included by those tests,
+ * whose own it is. */
 #include "service/def.h"
 
 #include <string.h>
@@ -108,5 +106,3 @@ static void in_loop(FiberFn *fn) {
   CHECK(fiber_start("test", fn, NULL) != NULL);
   loop_run();
 }
-
-#endif
