@@ -1,4 +1,4 @@
-// Where the shop is: DOMAIN, with SCHEME (http) and PORT (the scheme's own) if need be.
+// The shop's address: DOMAIN, and optionally SCHEME (http) and PORT (the scheme's default).
 import { fail } from "k6";
 
 export function origin(env) {

@@ -1,12 +1,12 @@
-// Customers of the shop, each from the registration to the last notification:
+// Customer journeys, from the registration to the last notification:
 //
 //   k6 run ./k6/shop.js -e DOMAIN=127.0.0.1 -e PORT=8080
 //
-// An iteration is one customer, who registers, fills the wallet, gives ORDERS orders (4) with THINK seconds (0.5) between
-// them, and then reads the notifications. Of eight orders five are good; one costs more than the wallet holds, one asks
-// for a delivery in the past, one wants what is sold out. Some good ones are sent twice with the same Idempotency-Key.
-// Wallet and notifications are held against what was done, to the cent. --vus (10) and --duration (30s) say how many and
-// how long. The run fails when a threshold is crossed, of which MAX_ORDER_MS (500) depends most on the machine.
+// An iteration is one customer, who registers, refills the wallet, places ORDERS orders (4) with THINK seconds (0.5) between
+// them, and then reads the notifications. Of eight orders five succeed; one costs more than the wallet holds, one has a
+// delivery in the past, one is out of stock. Some of the successful ones are sent twice with the same Idempotency-Key. Wallet
+// and notifications are checked to the cent. --vus (10) and --duration (30s) set the load. The run fails if a threshold is
+// exceeded; MAX_ORDER_MS (500) is the one that depends most on the machine.
 import http from "k6/http";
 import { check, fail, sleep } from "k6";
 import exec from "k6/execution";
@@ -22,7 +22,7 @@ const TOO_DEAR = 9999999;
 const LATER = "2036-06-26T16:00:00";
 const BEFORE = "2020-06-26T16:00:00";
 
-// The kinds of orders, in the order in which they come: null is a good one, else the step that is to refuse it.
+// The sequence of orders: null succeeds, otherwise the step that refuses it.
 const KINDS = [null, "payment", null, "delivery", null, null, "warehouse", null];
 
 const good = new Counter("shop_orders_good");
@@ -48,7 +48,7 @@ export const options = {
   },
 };
 
-// One request, whose answer must have the status; anything else counts as failed.
+// One request; a response with another status counts as failed.
 function call(method, url, body, name, status, headers) {
   const answer = http.request(method, url, body && JSON.stringify(body), {
     headers: Object.assign({ "Content-Type": "application/json" }, headers),
@@ -74,7 +74,7 @@ function register(data, customer) {
   return call("POST", `${data.shop}/user/user`, body, "register", 200).json();
 }
 
-// Only good orders and those that are too dear are paid from the wallet, and each of them leaves one notification.
+// Only successful orders and those that are too expensive use the wallet; each of these creates one notification.
 function paidFromWallet(kind) {
   return kind === null || kind === "payment";
 }
@@ -96,11 +96,11 @@ function orderAgain(url, body, headers, first) {
 
 function orderRefused(url, body, headers, kind) {
   const answer = call("POST", url, body, "order refused", 424, headers);
-  check(answer, { "order refused: by the step that had to": (r) => r.json("step") === kind });
+  check(answer, { "order refused: by the expected step": (r) => r.json("step") === kind });
   refused.add(1, { by: kind });
 }
 
-// What the order took from the wallet, in cents.
+// The amount taken from the wallet, in cents.
 function order(data, number, kind, user) {
   const cents = kind === "payment" ? TOO_DEAR : CENTS[number % CENTS.length];
   const url = `${data.shop}/order/order/saga`;
@@ -119,7 +119,7 @@ function order(data, number, kind, user) {
   return cents;
 }
 
-// Notifications come after the answers, but soon, and not one more than there were operations.
+// Notifications arrive shortly after the responses, and exactly one per operation.
 function readNotifications(data, user, expected) {
   const url = `${data.shop}/notification/notification/${user.id}`;
   const began = Date.now();
@@ -132,7 +132,7 @@ function readNotifications(data, user, expected) {
     sleep(POLL_SECONDS);
   }
   notified.add(Date.now() - began);
-  check(count, { "notifications: one for each operation": (n) => n === expected });
+  check(count, { "notifications: one per operation": (n) => n === expected });
 }
 
 export default function (data) {
@@ -148,6 +148,6 @@ export default function (data) {
     operations += paidFromWallet(kind) ? 1 : 0;
   }
   const holds = call("GET", `${data.shop}/billing/billing/${user.billingId}`, null, "wallet", 200).json("wallet");
-  check(holds, { "wallet: holds what is left": (sum) => Math.round(sum * 100) === wallet });
+  check(holds, { "wallet: balance is correct": (sum) => Math.round(sum * 100) === wallet });
   readNotifications(data, user, operations);
 }

@@ -4,8 +4,8 @@ import pathlib
 import re
 from dataclasses import dataclass
 
-# One alternative per thing whose inside is not code. A raw newline ends a broken string, so that one does not hide
-# the rest of the file.
+# One alternative per construct whose contents are not code. A raw newline ends an unterminated string, so that it does not
+# hide the rest of the file.
 _NOT_CODE = re.compile(r"""/\*.*?(?:\*/|\Z) | //(?:\\\n|[^\n])* | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*'""",
                        re.DOTALL | re.VERBOSE)
 _TOKEN = re.compile(r"[A-Za-z_]\w*|&&|\|\||[^\s\w]|\d[\w.]*")
@@ -26,7 +26,7 @@ def read(path):
 
 
 def code_only(text):
-    """The text with comments gone and strings empty; every line stays where it was."""
+    """The text with comments removed and strings emptied; line numbers are kept."""
 
     def blank(match):
         found = match.group()
@@ -37,7 +37,7 @@ def code_only(text):
 
 
 def _logical_lines(code):
-    """(line number, text) with a line that ends in a backslash joined to the next."""
+    """(line number, text), with lines that end in a backslash joined to the next."""
     lines = code.split("\n")
     at = 0
     while at < len(lines):
@@ -50,7 +50,7 @@ def _logical_lines(code):
 
 
 class _Scanner:
-    """Walks over the tokens. An #else starts again from the state at its #if, because both branches may open a brace."""
+    """Walks over the tokens. An #else restores the state at its #if, because both branches may open a brace."""
 
     def __init__(self):
         self.depth = 0
@@ -115,7 +115,7 @@ def functions(text):
 
 
 def includes(text):
-    """(line number, "<" or '"', path) of each include outside of comments."""
+    """(line number, "<" or '"', path) of each include outside comments."""
     code = code_only(text).split("\n")
     found = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -132,7 +132,7 @@ def files(root, *folders, endings=(".c", ".h")):
 
 
 def report(gate, problems, checked):
-    """Prints the problems and returns the exit status; a gate that saw nothing has not passed."""
+    """Prints the problems and returns the exit status; a gate that checked nothing fails."""
     for problem in problems:
         print(problem)
     if not checked:

@@ -1,8 +1,8 @@
 """Java programs as plain background processes: the artifacts of a pom in deploy/local, start, readiness, stop.
 
-A process works in a folder of its own, which is how it is found again, so that nothing has to be remembered that could
-be wrong. The folder holds NAME.log and what the program itself writes. Run as a command, this file only fetches the
-artifacts of the poms that are named, of deploy/local/pom.xml without a name."""
+A process is found again by its working directory, which is its own folder, so no state can become stale. The folder holds
+NAME.log and the program's own files. Run as a command, this file only downloads the artifacts of the given poms, by
+default those of deploy/local/pom.xml."""
 
 import fcntl
 import functools
@@ -26,23 +26,23 @@ START_SECONDS = 120
 STOP_SECONDS = 60
 RELEASE_SECONDS = 5
 PAUSE = 0.05
-# The first compiler alone: half the processor time until it is ready. To measure throughput, set JAVA_OPTIONS to nothing.
+# Only the first-tier compiler: half the CPU time until ready. To measure throughput, set JAVA_OPTIONS to the empty string.
 FAST_START = "-XX:TieredStopAtLevel=1"
 
 
 class Failure(Exception):
-    """What is told to the user; no traceback helps with it."""
+    """An error reported to the user without a traceback."""
 
 
 @functools.cache
 def find_java():
-    """The JVM of JAVA_HOME, else the one on the path."""
+    """The JVM of JAVA_HOME, otherwise the one on the path."""
     home = os.environ.get("JAVA_HOME")
     java = shutil.which(f"{home}/bin/java" if home else "java")
     said = subprocess.run([java, "-version"], capture_output=True, text=True).stderr if java else ""
     version = re.search(r'version "(\d+)', said)
     if not version or int(version[1]) < OLDEST_JAVA:
-        raise Failure(f"Java {OLDEST_JAVA} or newer is needed. Install it: tools/install_packages stack")
+        raise Failure(f"Java {OLDEST_JAVA} or newer is required. Install it: tools/install_packages stack")
     return java
 
 
@@ -51,7 +51,7 @@ def digest(*parts):
 
 
 def artifacts(pom):
-    """The folder with every artifact of the pom, fetched once for each content of the pom."""
+    """The folder with every artifact of the pom, downloaded once per version of the pom."""
     folder = CACHE / digest(pom.read_bytes())
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / "lock", "w") as lock:
@@ -64,29 +64,29 @@ def artifacts(pom):
 def fetch(pom, folder):
     name = pom.relative_to(ROOT)
     if not shutil.which("mvn"):
-        raise Failure(f"Maven is needed to fetch what {name} lists. Install it: tools/install_packages stack")
-    print(f"Fetching what {name} lists", file=sys.stderr)
+        raise Failure(f"Maven is required to download the artifacts of {name}. Install it: tools/install_packages stack")
+    print(f"Downloading the artifacts of {name}", file=sys.stderr)
     new = folder.with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)
     done = subprocess.run(["mvn", "-B", "-q", "-f", pom, f"-Djars={new}", "process-resources"],
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        raise Failure(f"{done.stdout}What {name} lists could not be fetched; the reason stands above.")
+        raise Failure(f"{done.stdout}The artifacts of {name} could not be downloaded; see the error above.")
     new.rename(folder)
 
 
 def check_free(port):
-    """Whoever else listens there would be taken for the program that is started. One that was just killed may hold its
-    port, and all that it had open, for a moment longer."""
+    """Another listener on the port would be mistaken for the program being started. A program that was just killed may hold
+    its port, and everything else it had open, for a moment."""
     deadline = time.monotonic() + RELEASE_SECONDS
     while error := refusal(port):
         if time.monotonic() >= deadline:
-            raise Failure(f"Cannot listen on 127.0.0.1 port {port}: {error.strerror}. Give another port.")
+            raise Failure(f"Cannot listen on 127.0.0.1 port {port}: {error.strerror}. Choose another port.")
         time.sleep(PAUSE)
 
 
 def refusal(port):
-    """Why nobody can listen on the port now, or None."""
+    """Why the port cannot be listened on, or None."""
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -98,13 +98,13 @@ def refusal(port):
 
 
 def write_config(path, template, **settings):
-    """The template of deploy/local with what only this process knows behind it."""
+    """The template of deploy/local, followed by the settings of this process."""
     lines = [f"{name.replace('_', '.')}={value}" for name, value in settings.items()]
     path.write_text((LOCAL / template).read_text() + "\n# Of this process alone.\n" + "\n".join(lines) + "\n")
 
 
 class Program:
-    """One Java process, whether this command has started it or an earlier one."""
+    """One Java process, started by this command or by an earlier one."""
 
     def __init__(self, folder, name, heap, pom=POM):
         self.folder = pathlib.Path(folder).resolve()
@@ -114,7 +114,7 @@ class Program:
         self.child = None
 
     def pid(self):
-        """The Java process that works in the folder. None: it does not run."""
+        """The Java process that runs in the folder, or None."""
         for entry in pathlib.Path("/proc").glob("[0-9]*"):
             try:
                 if os.readlink(entry / "cwd") == str(self.folder) and os.readlink(entry / "exe").endswith("/java"):
@@ -124,19 +124,19 @@ class Program:
         return None
 
     def archive(self):
-        """The classes of an earlier run, ready for use: half the processor time of a start."""
+        """The class data archive of an earlier run: it halves the CPU time of a start."""
         made = os.stat(os.path.realpath(find_java())).st_mtime_ns
         return CACHE / f"{self.name}-{digest(self.pom.read_bytes(), str(made).encode())}.jsa"
 
     def command(self, *arguments):
-        # Beside a small heap the serial collector needs the least memory.
+        # With a small heap the serial collector needs the least memory.
         return [find_java(), f"-Xms{self.heap}", f"-Xmx{self.heap}", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError",
                 *os.environ.get("JAVA_OPTIONS", FAST_START).split(), "-Djava.awt.headless=true",
                 f"-Dlog4j2.configurationFile={LOCAL / 'log4j2.properties'}", "-cp", f"{artifacts(self.pom)}/*",
                 *map(str, arguments)]
 
     def run(self, main, *arguments):
-        """To its end, which must be a good one; what it prints goes into the log."""
+        """Runs to completion, which must succeed; its output goes to the log."""
         with open(self.log, "a") as log:
             status = subprocess.run(self.command(main, *arguments), cwd=self.folder, stdin=subprocess.DEVNULL,
                                     stdout=log, stderr=log).returncode
@@ -152,18 +152,18 @@ class Program:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
     def ended(self):
-        """How it ended, or None: it runs."""
+        """How it ended, or None while it runs."""
         if self.child:
             status = self.child.poll()
             return None if status is None else f"with status {status}"
         return None if self.pid() else "before this command began"
 
     def wait_until(self, what, condition, seconds=START_SECONDS):
-        """The first true value of condition(). The process must live as long."""
+        """The first true value of condition(). The process must stay alive meanwhile."""
         deadline = time.monotonic() + seconds
         while not (found := condition()):
             if ended := self.ended():
-                raise Failure(self.explain(f"{self.name} gives no {what}, it ended {ended}"))
+                raise Failure(self.explain(f"{self.name} ended {ended}; there was no {what}"))
             if time.monotonic() >= deadline:
                 raise Failure(self.explain(f"{self.name}: no {what} within {seconds} s"))
             time.sleep(PAUSE)
@@ -177,12 +177,12 @@ class Program:
         if self.gone_within(STOP_SECONDS):
             self.keep_archive()
             return
-        print(f"{self.name} did not stop within {STOP_SECONDS} s and is killed", file=sys.stderr)
+        print(f"{self.name} did not stop within {STOP_SECONDS} s; killing it", file=sys.stderr)
         os.kill(pid, signal.SIGKILL)
         self.gone_within(STOP_SECONDS)
 
     def keep_archive(self):
-        """What this run left at its end serves all later ones; several may do this at once."""
+        """Keeps this run's class data archive for later runs; safe if several processes do it at once."""
         if self.new_archive.exists():
             archive = self.archive()
             beside = archive.with_suffix(f".{os.getpid()}")
@@ -211,7 +211,7 @@ def fetch_named():
 
 
 def main_of(function):
-    """Runs a command; a failure becomes its text and status 1."""
+    """Runs a command; a Failure is printed, with exit status 1."""
     try:
         sys.exit(function())
     except Failure as failure:

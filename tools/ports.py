@@ -1,4 +1,4 @@
-"""Ports of 127.0.0.1 for servers that are still to start."""
+"""Free ports on 127.0.0.1 for servers to be started."""
 
 import contextlib
 import functools
@@ -16,7 +16,7 @@ def free_port():
 
 
 def free_ports(count):
-    """The first of so many in a row, none of which this process was given before."""
+    """The first of so many consecutive ports, none of which this process was given before."""
     row = range(0)
     for port in itertools.islice(order(), LAST - FIRST):
         if port != row.stop:
@@ -29,8 +29,8 @@ def free_ports(count):
 
 @functools.cache
 def order():
-    """All that the system does not give to outgoing connections, which could take one before its server has started.
-    From anywhere on, so that two processes that choose at the same time do not meet."""
+    """All ports that the system does not use for outgoing connections, which could take one before its server starts.
+    Beginning at a random place, so that two processes choosing at the same time do not collide."""
     low, high = map(int, OUTGOING.read_text().split())
     ports = [port for port in range(FIRST, LAST + 1) if not low <= port <= high] or list(range(FIRST, LAST + 1))
     start = random.randrange(len(ports))

@@ -30,7 +30,7 @@ PACKAGES = {
 
 
 class Failure(Exception):
-    """What is told to the user; no traceback helps with it."""
+    """An error reported to the user without a traceback."""
 
 
 def go(*arguments, folder=HERE, **environment):

@@ -209,7 +209,7 @@ def test_port_that_is_busy_is_named(used):
         taken.bind(("127.0.0.1", used.port))
         taken.listen()
         text = refused(used.start())
-    assert f"Port {used.port}" in text and "busy" in text and f"PORT={used.port + 1} make run" in text
+    assert f"Port {used.port}" in text and "in use by another program" in text and f"PORT={used.port + 1} make run" in text
     assert used.processes() == []
 
 
@@ -225,7 +225,7 @@ def test_port_that_is_none(used, port):
 def test_second_run_on_the_same_folder_is_refused(used):
     run = used.serve()
     text = refused(used.start(PORT=str(free_port())))
-    assert "Another 'make run' works on" in text and "SKALD_VAR=" in text
+    assert "Another 'make run' is using" in text and "SKALD_VAR=" in text
     assert used.healthy()
     stopped(run, used)
 
@@ -281,7 +281,7 @@ def test_folder_that_cannot_be_written(used):
     blocker = used.var / "file"
     blocker.write_text("")
     text = refused(used.start(SKALD_VAR=str(blocker / "var")))
-    assert f"{blocker}/var cannot be written" in text and "SKALD_VAR=" in text
+    assert f"{blocker}/var is not writable" in text and "SKALD_VAR=" in text
 
 
 def test_executable_that_is_missing(used):

@@ -100,7 +100,7 @@ def test_no_line_changes_the_mapping(opensearch, tmp_path):
     """Not one is refused, whatever it holds and whoever wrote it."""
     write_lines(tmp_path / "all.log", LINES)
     said = opensearch.ship(tmp_path / "all.log", timeout=60 + LINES / LINES_A_SECOND)
-    assert said.startswith(f"{LINES} lines taken, 0 there already, 0 refused"), said
+    assert said.startswith(f"{LINES} lines stored, 0 duplicates, 0 rejected"), said
     print(said)
     assert opensearch.count() == LINES
     template = json.loads((LOGGING / "index-template.json").read_text())["template"]["mappings"]
@@ -112,7 +112,7 @@ def test_no_line_changes_the_mapping(opensearch, tmp_path):
 def test_nothing_is_there_twice(opensearch, tmp_path):
     write_lines(tmp_path / "some.log", 1000)
     opensearch.ship(tmp_path / "some.log")
-    assert opensearch.ship(tmp_path / "some.log").startswith("0 lines taken, 1000 there already")
+    assert opensearch.ship(tmp_path / "some.log").startswith("0 lines stored, 1000 duplicates")
     assert opensearch.count() == 1000
 
 
@@ -129,7 +129,7 @@ def test_followed_while_it_is_written(opensearch, tmp_path):
             wait_for("the file that began anew", lambda: opensearch.count('message:"anew"') == 1)
         finally:
             shipper.terminate()
-        assert shipper.stdout.read().startswith("3 lines taken")
+        assert shipper.stdout.read().startswith("3 lines stored")
     assert shipper.returncode == 0
 
 
@@ -143,7 +143,7 @@ def test_what_is_refused_is_told(opensearch, tmp_path):
                               timeout=60)
     finally:
         opensearch.call("_cluster/settings", {"transient": {"action.auto_create_index": None}}, "PUT")
-    assert done.returncode == 1 and done.stdout.startswith("1 lines taken, 0 there already, 1 refused"), done
+    assert done.returncode == 1 and done.stdout.startswith("1 lines stored, 0 duplicates, 1 rejected"), done
     assert "index_not_found_exception" in done.stderr
 
 
