@@ -8,6 +8,7 @@ import pytest
 from harness.server import SANITIZED, SKALD
 
 MACHINES = {"X86-64": "IBT", "AArch64": "BTI"}
+LANDINGS = {"X86-64": "endbr64", "AArch64": "bti"}
 
 
 def readelf(*arguments):
@@ -54,14 +55,31 @@ def test_the_library_checks_lengths(imported):
     assert bool(checked) != SANITIZED, checked
 
 
-def test_every_object_says_where_jumps_may_land():
-    """Of our own objects: the executable says it only where the system's start files do."""
+def own_objects():
     if not (SKALD.parent / "build.ninja").exists():
         pytest.fail(f"SKALD_BIN must lie in the folder it was built in, which {SKALD.parent} is not")
-    objects = [one for one in SKALD.parent.glob("*.p/**/*.o") if not one.parent.name.startswith(("test_", "fuzz_"))]
+    return [one for one in SKALD.parent.glob("*.p/**/*.o") if not one.parent.name.startswith(("test_", "fuzz_"))]
+
+
+@pytest.fixture(scope="module")
+def machine():
+    return re.search(r"Machine: .*?([\w-]+)$", readelf("-h", SKALD), re.MULTILINE)[1]
+
+
+def test_every_object_says_where_jumps_may_land(machine):
+    """Of our own objects: the executable says it only where the system's start files do."""
+    objects = own_objects()
     assert len(objects) > 50
-    machine = re.search(r"Machine: .*?([\w-]+)$", readelf("-h", SKALD), re.MULTILINE)[1]
     if machine in MACHINES:
-        without = [one.name for one in objects if not re.search(rf"feature: .*\b{MACHINES[machine]}\b", readelf("-n", one))]
-        assert without == []
-        assert not [one.name for one in objects if "SHSTK" in readelf("-n", one)]
+        notes = {one.name: readelf("-n", one) for one in objects}
+        assert not [name for name, said in notes.items() if not re.search(rf"feature: .*\b{MACHINES[machine]}\b", said)]
+        assert not [name for name, said in notes.items() if "SHSTK" in said]
+
+
+def test_the_switch_of_fibers_may_be_jumped_to(machine):
+    """It is written by hand, and the note about its object is the compiler's, who does not look into it."""
+    [switch] = [one for one in own_objects() if one.name.endswith("fiber_switch.c.o")]
+    code = subprocess.run(["objdump", "-d", "--disassemble=skald_stack_swap", switch], capture_output=True, text=True,
+                          check=True).stdout
+    if machine in LANDINGS:
+        assert LANDINGS[machine] in re.search(r"<skald_stack_swap>:\n(.*)", code)[1]
