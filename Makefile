@@ -1,5 +1,7 @@
 # A thin front: each target is one script of tools/, which can also be called by itself. 'make help' lists them.
 .DEFAULT_GOAL := build
+# With it, a script that goes to its own folder could get to another one.
+unexport CDPATH
 .PHONY: build run stack test asan tsan fuzz bench fmt lint clean help
 
 build: ## build the executable, build/skald

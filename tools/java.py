@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 
+import environment
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LOCAL = ROOT / "deploy/local"
 POM = LOCAL / "pom.xml"
@@ -39,8 +41,11 @@ def find_java():
     """The JVM of JAVA_HOME, otherwise the one on the path."""
     home = os.environ.get("JAVA_HOME")
     java = shutil.which(f"{home}/bin/java" if home else "java")
-    said = subprocess.run([java, "-version"], capture_output=True, text=True).stderr if java else ""
+    said = subprocess.run([java, "-version"], capture_output=True, text=True,
+                          env=environment.cleaned(os.environ)).stderr if java else ""
     version = re.search(r'version "(\d+)', said)
+    if home and (not version or int(version[1]) < OLDEST_JAVA):
+        raise Failure(f"JAVA_HOME is {home}, which has no Java {OLDEST_JAVA} or newer. Unset it, or set it to one that has.")
     if not version or int(version[1]) < OLDEST_JAVA:
         raise Failure(f"Java {OLDEST_JAVA} or newer is required. Install it: tools/install_packages stack")
     return java
@@ -139,7 +144,7 @@ class Program:
         """Runs to completion, which must succeed; its output goes to the log."""
         with open(self.log, "a") as log:
             status = subprocess.run(self.command(main, *arguments), cwd=self.folder, stdin=subprocess.DEVNULL,
-                                    stdout=log, stderr=log).returncode
+                                    env=environment.cleaned(os.environ), stdout=log, stderr=log).returncode
         if status:
             raise Failure(self.explain(f"{main} failed with status {status}"))
 
@@ -149,7 +154,8 @@ class Program:
         with open(self.log, "a") as log:
             self.child = subprocess.Popen(
                 self.command(share, "-Xlog:cds=off", "-Xlog:cds+dynamic=off", main, *arguments), cwd=self.folder,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                env=environment.cleaned(os.environ), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True)
 
     def ended(self):
         """How it ended, or None while it runs."""
@@ -211,7 +217,8 @@ def fetch_named():
 
 
 def main_of(function):
-    """Runs a command; a Failure is printed, with exit status 1."""
+    """Runs a command; a Failure is printed, with exit status 1. Maven may fetch through a proxy."""
+    environment.clean(keep=("proxy", "java"))
     try:
         sys.exit(function())
     except Failure as failure:

@@ -302,6 +302,69 @@ def test_given_database_is_used_and_left_running(used):
             subprocess.run([ROOT / "tools/cluster", "remove", other], check=True)
 
 
+# What other work leaves in a shell; none of it may matter to a private server.
+FOREIGN = {
+    "another server": {"PGPORT": "9999", "PGHOST": "nowhere.invalid", "PGHOSTADDR": "192.0.2.1", "PGUSER": "somebody",
+                       "PGDATABASE": "other", "PGPASSWORD": "wrong", "PGPASSFILE": "/nowhere", "PGCLUSTER": "9.1/none"},
+    "another service": {"PGSERVICE": "other", "PGSERVICEFILE": "/nowhere"},
+    "another kind of server": {"PGTARGETSESSIONATTRS": "standby", "PGLOADBALANCEHOSTS": "random"},
+    "another way to speak": {"PGOPTIONS": "-c default_transaction_read_only=on", "PGTZ": "Asia/Tokyo",
+                             "PGDATESTYLE": "German", "PGCLIENTENCODING": "LATIN1", "PGAPPNAME": "other"},
+    "another way to prove who one is": {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/nowhere", "PGSSLCERT": "/nowhere",
+                                        "PGCHANNELBINDING": "require", "PGREQUIREAUTH": "scram-sha-256",
+                                        "PGGSSENCMODE": "require", "PGCONNECT_TIMEOUT": "soon"},
+    "another place": {"LC_ALL": "tr_TR.UTF-8", "LANG": "xx_XX", "TZ": "Asia/Tokyo", "LANGUAGE": "ru"},
+    "a way through somebody": {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9",
+                               "ALL_PROXY": "http://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""},
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_what_the_shell_has_set_for_other_programs_changes_nothing(used, what):
+    run = used.serve(**FOREIGN[what])
+    order = re.search(r"Order a phone: (curl .*)", said(run))[1]
+    done = subprocess.run(["sh", "-c", order], capture_output=True, text=True, env={"PATH": os.environ["PATH"]}, check=True)
+    assert '"status":"SUCCESS"' in done.stdout, said(run)
+    stopped(run, used)
+
+
+def test_the_url_that_is_told_holds_in_a_shell_with_another_port(used):
+    run = used.serve(PGPORT="9999")
+    url = re.search(r"psql '(.*)'", said(run))[1]
+    asked = subprocess.run(["psql", "-XAtc", "SELECT current_user, current_setting('port')", url], capture_output=True,
+                           text=True, env=os.environ | {"PGPORT": "9999", "PGUSER": "somebody", "PGDATABASE": "other"})
+    assert asked.stdout == "skald|5432\n", asked.stderr
+    stopped(run, used)
+
+
+def test_folder_of_the_same_name_elsewhere(used):
+    with tempfile.TemporaryDirectory(prefix="skald-run-") as folder:
+        (pathlib.Path(folder) / "tools").mkdir()
+        stopped(used.serve(["tools/run"], CDPATH=folder), used)
+        stopped(used.serve(["make", "--no-print-directory", "run"], CDPATH=folder), used)
+
+
+def test_database_of_one_service_alone_is_refused(used):
+    text = refused(used.start(ORDER_DATABASE_URL="postgresql://skald@127.0.0.1:1/order"))
+    assert "ORDER_DATABASE_URL is set, but DATABASE_URL is not" in text
+    assert used.processes() == []
+
+
+def test_variables_of_libpq_hold_for_a_given_database(used):
+    """As its users know them: here they give the port that the address leaves out."""
+    with tempfile.TemporaryDirectory(prefix="skald-run-") as folder:
+        os.chmod(folder, 0o755)
+        other = pathlib.Path(folder) / "pg"
+        url = subprocess.run([ROOT / "tools/cluster", "start", other], check=True, capture_output=True, text=True).stdout
+        try:
+            address = url.strip().replace("port=5432", "")
+            stopped(used.serve(DATABASE_URL=address, PGPORT="5432"), used)
+            text = refused(used.start(DATABASE_URL=address, PGPORT="9999"))
+            assert "9999" in text and "could not be migrated" in text
+        finally:
+            subprocess.run([ROOT / "tools/cluster", "remove", other], check=True)
+
+
 def test_database_that_does_not_answer(used):
     text = refused(used.start(DATABASE_URL="postgresql://nobody@127.0.0.1:1/none"))
     assert "could not be migrated" in text

@@ -3,5 +3,8 @@
 import pathlib
 import sys
 
-# For ports and java.
+# For environment, ports and java.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3] / "tools"))
+import environment  # noqa: E402
+
+environment.clean(keep=("proxy", "java"))  # what is fetched may come through a proxy

@@ -215,6 +215,34 @@ def test_part_that_does_not_start_is_explained():
         assert stack.processes() == []
 
 
+FOREIGN = {
+    "PGPORT": "9999", "PGHOSTADDR": "192.0.2.1", "PGUSER": "somebody", "PGSERVICE": "other", "PGOPTIONS": "-c no=such",
+    "PGDATESTYLE": "German", "PGSSLMODE": "verify-full", "PGTARGETSESSIONATTRS": "standby", "LC_ALL": "tr_TR.UTF-8",
+    "http_proxy": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9", "CLASSPATH": "/nowhere",
+    "JAVA_TOOL_OPTIONS": "-XX:+NoSuchOption", "KAFKA_OPTS": "-XX:+NoSuchOption", "KAFKA_TOPIC": "other",
+    "KAFKA_GROUP": "other", "KAFKA_BROKERS": "127.0.0.1:9", "SAGA_OWNER": "everybody",
+    "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "ORDER_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
+
+
+def test_what_the_shell_has_set_for_other_programs_changes_nothing():
+    with a_stack() as stack:
+        stack.serve("relay", **UNWATCHED | FOREIGN)
+        user = new_user(stack)
+        assert refill(stack, user["billingId"], "100")
+        wait_for("both notifications", lambda: len(told(stack, user)) == 2, 30 * SLOWER)
+        assert stack.end() == 0, stack.said()
+
+
+@pytest.mark.parametrize("variable, value, sentence", [
+    ("KAFKA_SETTINGS", "retention", "KAFKA_SETTINGS has retention, which is no name=value."),
+    ("JAVA_HOME", "/nowhere", "JAVA_HOME is /nowhere, which has no Java")])
+def test_variable_of_a_part_that_is_no_value_is_named(variable, value, sentence):
+    with a_stack() as stack:
+        stack.start("relay", **UNWATCHED | {variable: value})
+        assert stack.process.wait(60 * SLOWER) == 1
+        assert sentence in stack.said() and "Traceback" not in stack.said()
+
+
 def test_port_that_is_busy_is_named():
     with a_stack() as stack, socket.socket() as taken:
         taken.bind(("127.0.0.1", stack.port + 3))
