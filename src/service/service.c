@@ -108,6 +108,8 @@ static int read_body(Req *req, void **ret_in) {
     *ret_in = list;
   } else {
     *ret_in = arena_alloc(req->arena, route->body_size);
+    if (route->flags & ROUTE_BODY_OPTIONAL && !req->http->body.n)
+      return 0;
     rc = json_read(req->arena, req->http->body, route->body, *ret_in, &error);
   }
   req->pointer = error.pointer;
