@@ -7,7 +7,6 @@
 #include "saga/engine.h"
 #include "saga/run.h"
 #include "service/idempotency.h"
-#include "json/json.h"
 
 #define REASON_MOST   1000
 #define OPERATOR_MOST 200
@@ -18,7 +17,7 @@ const Field saga_skip_fields[] = {
     {0},
 };
 
-static const Field remark_fields[] = {
+const Field saga_remark_fields[] = {
     FIELD(SagaOperation, reason, F_TEXT, .flags = FIELD_OPTIONAL, .min = 1, .max = REASON_MOST),
     {0},
 };
@@ -120,27 +119,12 @@ static int refuse_cancel(Req *req, SagaState state, Str parked_step) {
   return fail(req, E_CONFLICT, NULL, "the saga may have reached a step that cannot be undone");
 }
 
-/* A body that nobody has to send. */
-static int read_remark(Req *req, SagaOperation *ret) {
-  JsonError error = {0};
-  int rc = req->http->body.n ? json_read(req->arena, req->http->body, remark_fields, ret, &error) : 0;
-  req->pointer = error.pointer;
-  req->detail = error.detail;
-  return rc;
-}
-
 int saga_retry(Req *req, void *in) {
-  (void)in;
-  SagaOperation o = {0};
-  TRY(read_remark(req, &o));
-  return operate(req, &(Command){"retry", &statements_of(req)->resume, true, refuse_going_on}, &o);
+  return operate(req, &(Command){"retry", &statements_of(req)->resume, true, refuse_going_on}, in);
 }
 
 int saga_cancel(Req *req, void *in) {
-  (void)in;
-  SagaOperation o = {0};
-  TRY(read_remark(req, &o));
-  return operate(req, &(Command){"cancel", &statements_of(req)->cancel, false, refuse_cancel}, &o);
+  return operate(req, &(Command){"cancel", &statements_of(req)->cancel, false, refuse_cancel}, in);
 }
 
 int saga_skip(Req *req, void *in) {

@@ -396,8 +396,10 @@ static const Route routes[] = {
     {"POST", "/order/order/saga", create_saga, request_fields, sizeof(OrderSaga), ROUTE_KEYED},
     {"GET", "/order/saga/{id}", saga_show, NULL, 0, 0},
     {"GET", "/order/saga", saga_list, NULL, 0, 0},
-    {"POST", "/order/saga/{id}/retry", saga_retry, NULL, 0, ROUTE_KEYED},
-    {"POST", "/order/saga/{id}/cancel", saga_cancel, NULL, 0, ROUTE_KEYED},
+    {"POST", "/order/saga/{id}/retry", saga_retry, saga_remark_fields, sizeof(SagaOperation),
+     ROUTE_KEYED | ROUTE_BODY_OPTIONAL},
+    {"POST", "/order/saga/{id}/cancel", saga_cancel, saga_remark_fields, sizeof(SagaOperation),
+     ROUTE_KEYED | ROUTE_BODY_OPTIONAL},
     {"POST", "/order/saga/{id}/skip", saga_skip, saga_skip_fields, sizeof(SagaOperation), ROUTE_KEYED},
     {0},
 };

@@ -179,8 +179,10 @@ static const Route routes[] = {
     {"DELETE", "/user/user/{id}", remove_user, NULL, 0, 0},
     {"GET", "/user/saga/{id}", saga_show, NULL, 0, 0},
     {"GET", "/user/saga", saga_list, NULL, 0, 0},
-    {"POST", "/user/saga/{id}/retry", saga_retry, NULL, 0, ROUTE_KEYED},
-    {"POST", "/user/saga/{id}/cancel", saga_cancel, NULL, 0, ROUTE_KEYED},
+    {"POST", "/user/saga/{id}/retry", saga_retry, saga_remark_fields, sizeof(SagaOperation),
+     ROUTE_KEYED | ROUTE_BODY_OPTIONAL},
+    {"POST", "/user/saga/{id}/cancel", saga_cancel, saga_remark_fields, sizeof(SagaOperation),
+     ROUTE_KEYED | ROUTE_BODY_OPTIONAL},
     {"POST", "/user/saga/{id}/skip", saga_skip, saga_skip_fields, sizeof(SagaOperation), ROUTE_KEYED},
     {0},
 };
