@@ -3,6 +3,13 @@
 
 #include <stdlib.h>
 
+HttpOutcome http_outcome(int status) {
+  if (status >= 200 && status < 300)
+    return HTTP_DONE;
+  bool temporary = status == 408 || status == 425 || status == 429; /* timeout, too early, too many requests */
+  return status >= 400 && status < 500 && !temporary ? HTTP_REFUSED : HTTP_UNKNOWN;
+}
+
 Str http_header(const HttpRequest *r, Str name) {
   for (int i = 0; i < r->header_count; i++)
     if (str_eq_nocase(r->headers[i].name, name))
