@@ -161,8 +161,8 @@ static void fill_request(const h2o_req_t *req, HttpRequest *out) {
   out->query = target;
   out->path = str_cut(&out->query, '?');
   out->body = req->entity.base ? copy(a, req->entity) : (Str){0};
-  out->deadline_us = clock_now_us() + server.config.request_us;
   copy_headers(a, req, out);
+  out->deadline_us = http_deadline(out, clock_now_us(), server.config.request_us);
 }
 
 static bool is_answered_at_once(const h2o_req_t *req) {

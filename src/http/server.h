@@ -17,7 +17,7 @@ typedef struct HttpServerConfig {
   int max_in_flight;                       /* requests; beyond it 503 */
   /* Requests that are answered even then, and when there is no fiber for them: the handler must not wait. NULL: none */
   bool (*at_once)(Str method, Str path);
-  int64_t request_us; /* each request's deadline */
+  int64_t request_us; /* each request's deadline, unless its caller waits less long */
   int64_t idle_us;    /* time for a head and body to arrive, and for keep-alive */
 } HttpServerConfig;
 

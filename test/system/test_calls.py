@@ -8,6 +8,7 @@ import pytest
 from harness.check import ok
 from harness.gate import Gate
 from harness.goods import new_account, past, saga, wallet
+from harness.metrics import scrape
 from harness.server import SLOWER
 from harness.shop import SevenShops, opened
 from harness.wait import wait_for
@@ -19,7 +20,7 @@ REFUSALS = 3
 @pytest.fixture(scope="module")
 def seven():
     """Payment calls Billing through a gate."""
-    shop = SevenShops(SAGA_PARK_REFUSALS=REFUSALS, SAGA_ATTEMPT_TIMEOUT="500ms")
+    shop = SevenShops(SAGA_PARK_REFUSALS=REFUSALS, SAGA_ATTEMPT_TIMEOUT="500ms", REQUEST_TIMEOUT="120s")
     with contextlib.ExitStack() as stack:
         shop.gate = Gate(shop.ports["billing"])
         stack.callback(shop.gate.close)
@@ -57,3 +58,21 @@ def test_a_refund_of_unknown_outcome_parks_nothing(seven, status):
         assert state(seven, order) == "COMPENSATING"
     wait_for("the compensation", lambda: state(seven, order) == "COMPENSATED", 20 * SLOWER)
     assert wallet(seven, account) == 1000
+
+
+def timeouts(server):
+    """The requests that it gave up at their deadline."""
+    return scrape(server).total("http_server_request_duration_seconds_count", http_response_status_code="504")
+
+
+def test_a_participant_works_no_longer_than_its_caller_waits(seven):
+    """Billing is called by Payment, and Payment by Order, which waits half a second."""
+    account = new_account(seven, 1000)
+    billing, payment = seven.servers["billing"], seven.servers["payment"]
+    before = timeouts(billing), timeouts(payment)
+    with contextlib.closing(seven.cluster.connect(seven.database("billing"))) as db, db.cursor() as cursor:
+        db.autocommit = False
+        cursor.execute("SELECT FROM billing.accounts WHERE id = %s FOR UPDATE", (account,))
+        seven.post(SAGA, saga(account=account), Prefer="respond-async")
+        wait_for("their timeouts", lambda: timeouts(billing) > before[0] and timeouts(payment) > before[1], 8 * SLOWER)
+    seven.settle()

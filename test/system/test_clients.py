@@ -131,6 +131,17 @@ def test_a_request_has_a_deadline(shop):
     assert took < REQUEST_SECONDS + 2 * SLOWER
 
 
+@pytest.mark.parametrize("milliseconds,seconds", [(300, 0.3), (60_000, REQUEST_SECONDS), ("soon", REQUEST_SECONDS)])
+def test_a_caller_can_only_shorten_the_deadline(shop, milliseconds, seconds):
+    account = new_account(shop, 10)
+    with locked(shop, account):
+        began = time.monotonic()
+        answer = shop.put(f"/billing/billing/{account}/1", X_Request_Timeout_Ms=str(milliseconds))
+        took = time.monotonic() - began
+    problem(answer, 504)
+    assert seconds <= took < seconds + 1.2 * SLOWER
+
+
 def test_too_many_at_once_are_told_to_come_again(shop):
     account = new_account(shop, 1000)
     with locked(shop, account), concurrent.futures.ThreadPoolExecutor(40) as pool:

@@ -82,6 +82,27 @@ TEST(only_2xx_is_done_and_only_a_final_4xx_refused) {
   }
 }
 
+static int64_t deadline(const char *header) {
+  HttpRequest r = {.headers = {{STR("x-request-timeout-ms"), str_from(header)}}, .header_count = 1};
+  return http_deadline(&r, 1000000, 15000000);
+}
+
+TEST(a_caller_shortens_the_deadline_and_never_extends_it) {
+  HttpRequest without = {0};
+  CHECK_INT(http_deadline(&without, 1000000, 15000000), 16000000);
+  CHECK_INT(deadline("250"), 1250000);
+  CHECK_INT(deadline("0"), 1000000);
+  CHECK_INT(deadline("15000"), 16000000);
+  CHECK_INT(deadline("15001"), 16000000);
+  CHECK_INT(deadline("9223372036854775807"), 16000000);
+}
+
+TEST(a_timeout_that_is_no_number_is_ignored) {
+  static const char *const bad[] = {"", "-1", "1.5", "2s", " 250", "99999999999999999999", "1,2"};
+  for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+    CHECK_INT(deadline(bad[i]), 16000000);
+}
+
 /* A caller reads our own errors by their status: what may have been done must not look like a refusal. */
 TEST(errors_that_leave_it_open_are_no_refusals) {
   static const int open[] = {E_BUSY, E_UNAVAILABLE, E_UNKNOWN, E_TIMEOUT, E_CANCELED, E_FENCED, E_SYSTEM, E_INTERNAL};
