@@ -12,8 +12,7 @@
 #include <string.h>
 #include <uv.h>
 
-#define SPARE             64  /* easy handles kept for the next calls */
-#define CONNECTIONS       256 /* to one host, and idle ones kept in all */
+#define SPARE             64 /* easy handles kept for the next calls */
 #define CONNECT_MS        2000L
 #define IDLE_S            3L /* libcurl counts whole seconds; servers close what idles after 5 s or more */
 #define HEADER_VALUE_MOST 8192
@@ -135,8 +134,8 @@ static void start_once(void) {
   curl_multi_setopt(client.multi, CURLMOPT_SOCKETFUNCTION, on_socket);
   curl_multi_setopt(client.multi, CURLMOPT_TIMERFUNCTION, on_timeout_changed);
   curl_multi_setopt(client.multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING);
-  curl_multi_setopt(client.multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)CONNECTIONS);
-  curl_multi_setopt(client.multi, CURLMOPT_MAXCONNECTS, (long)CONNECTIONS);
+  curl_multi_setopt(client.multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)HTTP_CLIENT_CONNECTIONS);
+  curl_multi_setopt(client.multi, CURLMOPT_MAXCONNECTS, (long)HTTP_CLIENT_CONNECTIONS);
 }
 
 static size_t on_body(char *bytes, size_t size, size_t count, void *arg) {

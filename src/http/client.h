@@ -4,6 +4,8 @@
 
 #include "http/http.h"
 
+#define HTTP_CLIENT_CONNECTIONS 256 /* to one host, and idle ones kept in all */
+
 /* Sends the request (path, query, method, body, headers) to base_url and waits in the current fiber until its
  * deadline_us, which it tells the server in HTTP_TIMEOUT_HEADER. The answer's body and headers live in the request's
  * arena; of the headers content-type, location, link, retry-after and idempotent-replayed are kept. Redirects are
