@@ -7,6 +7,7 @@
 #include "saga/engine.h"
 #include "saga/run.h"
 #include "service/idempotency.h"
+#include "json/text.h"
 
 #define REASON_MOST   1000
 #define OPERATOR_MOST 200
@@ -57,8 +58,10 @@ static Str types_of(Req *req, bool with_pivot) {
 
 static int operator_of(Req *req, Str *ret) {
   Str name = http_header(req->http, STR("x-operator"));
-  if (name.n > OPERATOR_MOST || !str_is_utf8(name))
-    return fail(req, E_MALFORMED, NULL, "X-Operator must be UTF-8, of at most %d bytes", OPERATOR_MOST);
+  if (name.n > OPERATOR_MOST || !str_is_utf8(name) || text_has_control(name) || (name.n && text_is_blank(name)))
+    return fail(req, E_MALFORMED, NULL,
+                "X-Operator must be a name in UTF-8, of at most %d bytes and without control characters",
+                OPERATOR_MOST);
   *ret = name;
   return 0;
 }

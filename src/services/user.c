@@ -11,8 +11,6 @@
 #include "sql.h"
 #include "json/json.h"
 
-#include <string.h>
-
 enum { BILLING_ACCOUNT = 1 }; /* uuid_child number of a user's account */
 
 typedef struct User {
@@ -29,7 +27,7 @@ static const Field user_fields[] = {
     FIELD(User, id, F_UUID, .flags = FIELD_OUT),
     FIELD(User, billingId, F_UUID, .flags = FIELD_OUT),
     FIELD(User, name, F_TEXT, .min = 1, .max = 200),
-    FIELD(User, email, F_TEXT, .min = 3, .max = 320),
+    FIELD(User, email, F_TEXT, .flags = FIELD_EMAIL, .min = 3, .max = 320),
     {0},
 };
 
@@ -114,8 +112,6 @@ static int begin_registration(Req *req, const Registration *r, SagaRun *run) {
 
 static int register_user(Req *req, void *in) {
   Registration r = {.user = *(User *)in, .key = req->key};
-  if (!memchr(r.user.email.p, '@', r.user.email.n))
-    return fail(req, E_FIELD, "/email", "an e-mail address has an @");
   r.user.id = uuid_new();
   r.user.billingId = uuid_child(r.user.id, BILLING_ACCOUNT);
   Buf input = {.arena = req->arena};
@@ -159,8 +155,6 @@ static int put_user(Req *req, void *in) {
   const User *u = in;
   Uuid id;
   TRY(req_uuid(req, 0, &id));
-  if (!memchr(u->email.p, '@', u->email.n))
-    return fail(req, E_FIELD, "/email", "an e-mail address has an @");
   return req_touch(req, DB_STMT(&update_user, V_UUID(id), V_TEXT(u->name), V_TEXT(u->email)));
 }
 
