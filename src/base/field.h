@@ -11,7 +11,8 @@ typedef enum FieldType { /* the C type of the member */
                          F_END = 0,
                          F_UUID,  /* Uuid; nil is null */
                          F_MONEY, /* Money; min and max in cents */
-                         F_TEXT,  /* Str; min and max are lengths in bytes; absent is null */
+                         F_TEXT,  /* Str; min and max are lengths in bytes; absent is null. From a client: without
+                                     control characters, and more than blanks where min is not 0 */
                          F_INT,   /* int64_t */
                          F_BOOL,  /* bool */
                          F_TIME,  /* LocalTime; LOCALTIME_NONE is null */
@@ -22,7 +23,10 @@ typedef enum FieldType { /* the C type of the member */
 enum {                     /* FieldFlags */
        FIELD_OUT = 1,      /* made by us: never read from a request */
        FIELD_OPTIONAL = 2, /* may be missing or null in a request; the member keeps what it had */
-       FIELD_HIDDEN = 4,   /* read, never written in an answer */
+       FIELD_HIDDEN = 4,   /* read, never written in a response */
+       FIELD_EMAIL = 8,    /* F_TEXT: from a client it must look like an e-mail address */
+       FIELD_STORED = 16,  /* F_TEXT: another service sends it from what is stored, so today's rules for a client's text
+                              do not hold for it */
 };
 
 typedef struct List {

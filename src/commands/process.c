@@ -5,11 +5,15 @@
 #include "log/log.h"
 #include "service/def.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/resource.h>
 
 _Static_assert(PROCESS_STOP_S *INT64_C(1000000) == SERVICE_RELEASE_US + LOG_DRAIN_US + 1000000,
                "every part of the end within it");
+
+#define HTTP_RESERVE_DESCRIPTORS (2 * HTTP_RESERVE) /* see http/server.h */
 
 #define TEXT_OF(value)    #value
 #define SECONDS_OF(value) TEXT_OF(value) "s"
@@ -46,6 +50,32 @@ const Option process_options[] = {
      .help = "whether requests are also counted by the names of Ktor's Micrometer plugin"},
     {0},
 };
+
+/* Without a limit it is RLIM_INFINITY, the largest number there is. */
+static rlim_t raise_descriptors(rlim_t needed) {
+  struct rlimit limit, raised;
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+    return RLIM_INFINITY;
+  raised = limit;
+  raised.rlim_cur = needed < limit.rlim_max ? needed : limit.rlim_max;
+  if (limit.rlim_cur >= raised.rlim_cur || setrlimit(RLIMIT_NOFILE, &raised) < 0)
+    return limit.rlim_cur;
+  return raised.rlim_cur;
+}
+
+int process_fit_connections(int wanted, int own) {
+  assert(wanted > 0 && own >= 0);
+  rlim_t needed = (rlim_t)wanted + HTTP_RESERVE_DESCRIPTORS + (rlim_t)own, limit = raise_descriptors(needed);
+  if (limit >= needed)
+    return wanted;
+  rlim_t others = HTTP_RESERVE_DESCRIPTORS + ((rlim_t)own < limit / 2 ? (rlim_t)own : limit / 2);
+  int fit = limit > others ? (int)(limit - others) : 1;
+  LOG(WARN, "serve",
+      "the limit of %llu file descriptors leaves room for %d client connections, fewer than MAX_CONNECTIONS (%d); "
+      "raise the hard limit (ulimit -Hn, LimitNOFILE) to %llu",
+      (unsigned long long)limit, fit, wanted, (unsigned long long)needed);
+  return fit;
+}
 
 int process_listen(void) {
   int fd;

@@ -17,6 +17,10 @@ typedef struct ProcessConfig {
 extern ProcessConfig process_config;
 extern const Option process_options[];
 
+/* Raises the soft limit of file descriptors to what this many client connections need beside own others, as far as the
+ * hard limit lets it. Returns how many connections fit, after a warning when that is fewer than wanted. Before the
+ * fork. */
+int process_fit_connections(int wanted, int own);
 /* Binds HOST and PORT. -1: it could not, as stderr then says. */
 int process_listen(void);
 const char *process_ktor_address(void); /* as service_init takes it */

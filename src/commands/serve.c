@@ -5,6 +5,7 @@
 #include "commands/process.h"
 #include "commands/shop.h"
 #include "commands/supervisor.h"
+#include "http/client.h"
 #include "http/metrics.h"
 #include "http/server.h"
 #include "log/log.h"
@@ -59,7 +60,7 @@ static const Option options[] = {
      .def = "2048",
      .min = 1,
      .max = 65536,
-     .help = "clients at once; beyond it they are hung up on"},
+     .help = "maximum client connections of a worker; excess ones are refused, except for probes"},
     {.env = "MAX_IN_FLIGHT",
      .type = OPTION_INT,
      .target = &conf.in_flight,
@@ -185,6 +186,16 @@ static void name_owner(void) {
   saga_set_owner(conf.owner ? conf.owner : name);
 }
 
+#define OTHER_DESCRIPTORS 64 /* of a worker: the loop's, the log's, those of background work */
+
+/* What a worker may have open beside its clients' connections. */
+static int own_descriptors(void) {
+  int own = OTHER_DESCRIPTORS;
+  for (ShopService i = 0; i < SHOP_SERVICES; i++)
+    own += shop_selected(i) ? (int)conf.connections : shop_url(i) ? HTTP_CLIENT_CONNECTIONS : 0;
+  return own;
+}
+
 static void add_services(void) {
   for (ShopService i = 0; i < SHOP_SERVICES; i++)
     if (shop_selected(i))
@@ -209,6 +220,7 @@ static int run(int argc, char **argv) {
   service_init(process_ktor_address());
   loop_metrics_prepare();
   log_start(argc == 1 ? argv[0] : "skald");
+  conf.client_connections = process_fit_connections((int)conf.client_connections, own_descriptors());
   name_owner();
   add_services();
   return supervise(workers, run_worker, stop_listening, conf.delay_us,

@@ -3,6 +3,7 @@
 #include "http/client.h"
 
 #include "http/span.h"
+#include "rt/clock.h"
 #include "rt/fiber.h"
 #include "rt/loop.h"
 
@@ -11,8 +12,7 @@
 #include <string.h>
 #include <uv.h>
 
-#define SPARE             64  /* easy handles kept for the next calls */
-#define CONNECTIONS       256 /* to one host, and idle ones kept in all */
+#define SPARE             64 /* easy handles kept for the next calls */
 #define CONNECT_MS        2000L
 #define IDLE_S            3L /* libcurl counts whole seconds; servers close what idles after 5 s or more */
 #define HEADER_VALUE_MOST 8192
@@ -134,8 +134,8 @@ static void start_once(void) {
   curl_multi_setopt(client.multi, CURLMOPT_SOCKETFUNCTION, on_socket);
   curl_multi_setopt(client.multi, CURLMOPT_TIMERFUNCTION, on_timeout_changed);
   curl_multi_setopt(client.multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING);
-  curl_multi_setopt(client.multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)CONNECTIONS);
-  curl_multi_setopt(client.multi, CURLMOPT_MAXCONNECTS, (long)CONNECTIONS);
+  curl_multi_setopt(client.multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)HTTP_CLIENT_CONNECTIONS);
+  curl_multi_setopt(client.multi, CURLMOPT_MAXCONNECTS, (long)HTTP_CLIENT_CONNECTIONS);
 }
 
 static size_t on_body(char *bytes, size_t size, size_t count, void *arg) {
@@ -209,9 +209,10 @@ static void add_header(Call *call, const char *line) {
   call->headers = longer;
 }
 
-/* Framing is curl's business: these would contradict what it sends (RFC 9110 §7.6.1). */
-static const char *const framing[] = {"connection", "content-length",    "expect",  "host", "keep-alive", "te",
-                                      "trailer",    "transfer-encoding", "upgrade", NULL};
+/* Made for each connection anew: framing is curl's business (RFC 9110 §7.6.1), the timeout is this call's own. */
+static const char *const hop[] = {
+    "connection", "content-length",    "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding",
+    "upgrade",    HTTP_TIMEOUT_HEADER, NULL};
 
 static void pass_trace(Call *call) {
   const HttpRequest *r = call->request;
@@ -224,11 +225,20 @@ static void pass_trace(Call *call) {
     add_header(call, arena_printf(r->arena, "tracestate: %.*s", STR_FMT(state)).p);
 }
 
+static void pass_timeout(Call *call) {
+  const HttpRequest *r = call->request;
+  if (r->deadline_us == FIBER_FOREVER)
+    return;
+  int64_t left_us = r->deadline_us - clock_now_us();
+  Str line = arena_printf(r->arena, HTTP_TIMEOUT_HEADER ": %lld", (long long)(left_us > 0 ? left_us / 1000 : 0));
+  add_header(call, line.p);
+}
+
 static int pass_headers(Call *call) {
   const HttpRequest *r = call->request;
   for (int i = 0; i < r->header_count; i++) {
     HttpHeader h = r->headers[i];
-    if (is_one_of(h.name, framing))
+    if (is_one_of(h.name, hop))
       continue;
     if (h.name.n == 0 || has_control(h.name) || has_control(h.value))
       return E_MALFORMED;
@@ -237,6 +247,7 @@ static int pass_headers(Call *call) {
     add_header(call, arena_printf(r->arena, format, STR_FMT(h.name), STR_FMT(h.value)).p);
   }
   pass_trace(call);
+  pass_timeout(call);
   add_header(call, "Expect:");
   if (!http_header(r, STR("content-type")).p)
     add_header(call, r->body.p ? "Content-Type: application/json" : "Content-Type:");

@@ -1,7 +1,24 @@
 /* Requests and answers as values: looking things up in them, decoding what came percent-encoded (RFC 3986 §2.1). */
 #include "http/http.h"
 
+#include <assert.h>
 #include <stdlib.h>
+
+HttpOutcome http_outcome(int status) {
+  if (status >= 200 && status < 300)
+    return HTTP_DONE;
+  bool temporary = status == 408 || status == 425 || status == 429; /* timeout, too early, too many requests */
+  return status >= 400 && status < 500 && !temporary ? HTTP_REFUSED : HTTP_UNKNOWN;
+}
+
+int64_t http_deadline(const HttpRequest *r, int64_t now_us, int64_t longest_us) {
+  assert(longest_us > 0);
+  int64_t ms;
+  Str header = http_header(r, STR(HTTP_TIMEOUT_HEADER));
+  if (!header.p || str_to_int(header, &ms) < 0 || ms < 0 || ms > longest_us / 1000)
+    return now_us + longest_us;
+  return now_us + ms * 1000;
+}
 
 Str http_header(const HttpRequest *r, Str name) {
   for (int i = 0; i < r->header_count; i++)

@@ -33,6 +33,18 @@ typedef struct HttpReply {
   int header_count;
 } HttpReply;
 
+typedef enum HttpOutcome { HTTP_DONE, HTTP_REFUSED, HTTP_UNKNOWN } HttpOutcome;
+/* What a response's status says about the request, for callers that must know whether it was done: 2xx done; 4xx
+ * refused, so nothing was done; 408, 425, 429 and all others unknown, so the same request must be sent again. */
+HttpOutcome http_outcome(int status);
+
+/* How long the caller of a request waits for its response, in whole milliseconds: the client sends it with every call,
+ * the server honours it. */
+#define HTTP_TIMEOUT_HEADER "x-request-timeout-ms"
+/* The deadline of a request that came now: longest_us from now, or sooner where the header says so. It never extends,
+ * so it may come from anybody; what is no whole number is ignored. */
+int64_t http_deadline(const HttpRequest *r, int64_t now_us, int64_t longest_us);
+
 Str http_header(const HttpRequest *r, Str name);       /* absent when there is none */
 Str http_query(const HttpRequest *r, Str name);        /* percent-decoded into the arena; absent when there is none */
 bool http_has_token(Str list, Str token);              /* in a comma-separated header value, any case */

@@ -63,7 +63,7 @@ static const MetricFamily called = {.type = METRIC_HISTOGRAM,
 static struct {
   const char *address;
   char *standard[STATUSES], *ktor[STATUSES], *client[OUTCOMES]; /* label texts */
-  Metric *active[METHODS], *active_ktor;
+  Metric *active[METHODS], *active_ktor, *refused_connections;
   HttpSeries *other;
 } http;
 
@@ -159,6 +159,8 @@ void http_metrics_init(const char *address) {
   if (address)
     http.active_ktor = metric_new(METRIC_GAUGE, "ktor_http_server_requests_active",
                                   "Requests being worked on, under Ktor's name.", "");
+  http.refused_connections = metric_new(METRIC_COUNTER, "skald_http_connections_refused_total",
+                                        "Client connections refused because there were as many as there may be.", "");
   http.other = series_new();
   for (int i = 0; i < METHODS; i++)
     add_method(http.other, "_OTHER", "n/a", i);
@@ -249,6 +251,10 @@ void http_metrics_end(const HttpTimer *timer, const HttpSeries *route, int statu
 
 void http_metrics_refused(Str method, int status) {
   observe(http.other, method_of(method), status_index(status), clock_now_us());
+}
+
+void http_metrics_connection_refused(void) {
+  metric_add(http.refused_connections, 1);
 }
 
 static int answer_index(int status) {

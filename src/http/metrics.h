@@ -26,6 +26,7 @@ typedef struct HttpTimer {
 HttpTimer http_metrics_begin(Str method); /* a request served; it counts as active until its end */
 void http_metrics_end(const HttpTimer *timer, const HttpSeries *route, int status);
 void http_metrics_refused(Str method, int status); /* answered before anybody looked at its route */
+void http_metrics_connection_refused(void);
 /* A call that began then; rc: as http_client_call returned it. */
 void http_metrics_called(const HttpSeries *peer, Str method, int rc, int status, int64_t began_us);
 

@@ -2,6 +2,7 @@
  * link between the two is cut when either side is done. */
 #include "http/server.h"
 
+#include "http/metrics.h"
 #include "http/problem.h"
 #include "log/log.h"
 #include "rt/clock.h"
@@ -22,6 +23,7 @@
 #define HEADERS_MAX (32 * 1024) /* bytes of all header fields together */
 #define TARGET_MAX  (8 * 1024)
 #define BACKLOG     1024
+#define REFUSED_LOG (10 * SECONDS) /* between two lines about refused connections */
 
 typedef struct Exchange { /* one request and its answer */
   HttpRequest request;
@@ -39,6 +41,12 @@ typedef struct OwnError { /* stands in for the text of an error that h2o itself 
   h2o_iovec_t body;
 } OwnError;
 
+typedef struct Connection {
+  uv_tcp_t tcp; /* first: libuv hands it over */
+  h2o_socket_t *socket;
+  bool reserve, served; /* beyond the maximum; and its response was not a refusal */
+} Connection;
+
 static struct {
   HttpServerConfig config;
   h2o_globalconf_t conf;
@@ -48,6 +56,10 @@ static struct {
   Arena *spare[64];
   int spare_count;
   int connections;
+  Connection *reserve[HTTP_RESERVE]; /* the oldest first */
+  int reserve_count;
+  int refused; /* connections, since the last line about them */
+  int64_t refused_logged_us;
   int in_flight; /* until the handler is through: a slow reader must not keep others out */
   int unsent;    /* until h2o has written the whole answer */
   bool draining; /* each answer closes its connection */
@@ -161,14 +173,25 @@ static void fill_request(const h2o_req_t *req, HttpRequest *out) {
   out->query = target;
   out->path = str_cut(&out->query, '?');
   out->body = req->entity.base ? copy(a, req->entity) : (Str){0};
-  out->deadline_us = clock_now_us() + server.config.request_us;
   copy_headers(a, req, out);
+  out->deadline_us = http_deadline(out, clock_now_us(), server.config.request_us);
 }
 
 static bool is_answered_at_once(const h2o_req_t *req) {
   Str target = {req->input.path.base, req->input.path.len};
   Str method = {req->input.method.base, req->input.method.len};
   return server.config.at_once && server.config.at_once(method, str_cut(&target, '?'));
+}
+
+/* Of a request on one of the connections beyond the maximum; NULL: it came on another. */
+static Connection *reserve_of(h2o_req_t *req) {
+  if (server.reserve_count == 0)
+    return NULL;
+  const h2o_socket_t *socket = req->conn->callbacks->get_socket(req->conn);
+  for (int i = 0; i < server.reserve_count; i++)
+    if (server.reserve[i]->socket == socket)
+      return server.reserve[i];
+  return NULL;
 }
 
 /* 0, or why the request is not even looked at. */
@@ -188,6 +211,15 @@ static int admit(h2o_req_t *req, bool at_once, const char **ret_detail) {
   if (req->input.path.len > TARGET_MAX) {
     *ret_detail = "the request target is longer than 8 KiB";
     return E_MALFORMED;
+  }
+  Connection *reserve = reserve_of(req);
+  if (reserve) {
+    req->http1_is_persistent = 0;
+    reserve->served |= at_once;
+  }
+  if (reserve && !at_once) {
+    *ret_detail = "too many connections";
+    return E_BUSY;
   }
   if (server.in_flight >= server.config.max_in_flight && !at_once) {
     *ret_detail = "too many requests in flight";
@@ -273,9 +305,47 @@ static void on_answer(h2o_filter_t *self, h2o_req_t *req, h2o_ostream_t **slot) 
   h2o_setup_next_ostream(req, &stream->super.next);
 }
 
+static void count_refused(void) {
+  http_metrics_connection_refused();
+  server.refused++;
+  int64_t now_us = clock_now_us();
+  if (server.refused_logged_us && now_us - server.refused_logged_us < REFUSED_LOG)
+    return;
+  LOG(WARN, "http", "client connections refused: %d, as there are %d (MAX_CONNECTIONS)", server.refused,
+      server.config.max_connections);
+  server.refused = 0;
+  server.refused_logged_us = now_us;
+}
+
+static void leave_reserve(Connection *connection) {
+  int i = 0;
+  while (i < server.reserve_count && server.reserve[i] != connection)
+    i++;
+  if (i == server.reserve_count)
+    return;
+  server.reserve_count--;
+  memmove(&server.reserve[i], &server.reserve[i + 1], sizeof(server.reserve[0]) * (size_t)(server.reserve_count - i));
+}
+
 static void on_close(uv_handle_t *handle) {
+  Connection *connection = (Connection *)(void *)handle;
+  assert(server.connections > 0);
   server.connections--;
-  free(handle);
+  if (connection->reserve && !connection->served)
+    count_refused();
+  leave_reserve(connection);
+  free(connection);
+}
+
+/* The oldest makes room: a probe has its response within a moment, so what is still there is no probe. */
+static void enter_reserve(Connection *connection) {
+  uv_os_fd_t fd;
+  if (server.reserve_count == HTTP_RESERVE) {
+    if (uv_fileno((const uv_handle_t *)server.reserve[0], &fd) == 0)
+      shutdown(fd, SHUT_RDWR); /* h2o reads the end, and closes it */
+    leave_reserve(server.reserve[0]);
+  }
+  server.reserve[server.reserve_count++] = connection;
 }
 
 /* The kernel ends a connection whose reader has taken nothing for that long; h2o has no such bound. */
@@ -300,17 +370,22 @@ static void on_connection(uv_stream_t *listener, int status) {
     LOG(WARN, "http", "cannot accept: %s", uv_strerror(status));
     return;
   }
-  uv_tcp_t *connection = malloc(sizeof(*connection));
-  if (!connection || uv_tcp_init(listener->loop, connection) < 0)
-    abort();
+  Connection *connection = calloc(1, sizeof(*connection));
+  if (!connection || uv_tcp_init(listener->loop, &connection->tcp) < 0)
+    die("out of memory for a connection");
   server.connections++;
-  if (uv_accept(listener, (uv_stream_t *)connection) < 0 || server.connections > server.config.max_connections) {
-    uv_close((uv_handle_t *)connection, on_close);
+  connection->reserve = server.connections > server.config.max_connections;
+  if (uv_accept(listener, (uv_stream_t *)&connection->tcp) < 0 ||
+      server.connections > server.config.max_connections + 2 * HTTP_RESERVE) {
+    uv_close((uv_handle_t *)&connection->tcp, on_close);
     return;
   }
-  uv_tcp_nodelay(connection, 1);
-  bound_writing(connection);
-  h2o_accept(&server.accept, h2o_uv_socket_create((uv_stream_t *)connection, on_close));
+  uv_tcp_nodelay(&connection->tcp, 1);
+  bound_writing(&connection->tcp);
+  connection->socket = h2o_uv_socket_create((uv_stream_t *)&connection->tcp, on_close);
+  if (connection->reserve)
+    enter_reserve(connection);
+  h2o_accept(&server.accept, connection->socket);
 }
 
 int http_listen(const char *host, int port, int *ret_fd) {

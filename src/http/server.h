@@ -1,5 +1,8 @@
 /* HTTP/1.1 server over the h2o library. Each request runs its handler in a fiber of its own. Refused before any
  * handler: ambiguous or two lengths (400), oversized headers (431) and bodies (413), more in flight than allowed (503).
+ * Some connections beyond the maximum are accepted, so that probes are answered: on them only what is answered at once
+ * gets its response, everything else is refused (503), and each is closed behind its first response. A newer one takes
+ * the place of the oldest.
  * Slow senders are cut. While draining answers carry "connection: close"; at its end requests that still come over
  * connections that are kept alive are refused (503). */
 #ifndef SKALD_HTTP_SERVER_H
@@ -9,15 +12,17 @@
 
 typedef void HttpHandler(HttpRequest *request, HttpReply *reply);
 
+#define HTTP_RESERVE 16 /* connections beyond the maximum; for a moment there may be twice as many */
+
 typedef struct HttpServerConfig {
   int listen_fd; /* bound and listening; the server owns it from now on */
   HttpHandler *handler;
   void (*refused)(Str method, int status); /* an answer that was not the handler's, for the statistics */
-  int max_connections;                     /* beyond it they are closed at once */
-  int max_in_flight;                       /* requests; beyond it 503 */
+  int max_connections;
+  int max_in_flight; /* requests; beyond it 503 */
   /* Requests that are answered even then, and when there is no fiber for them: the handler must not wait. NULL: none */
   bool (*at_once)(Str method, Str path);
-  int64_t request_us; /* each request's deadline */
+  int64_t request_us; /* each request's deadline, unless its caller waits less long */
   int64_t idle_us;    /* time for a head and body to arrive, and for keep-alive */
 } HttpServerConfig;
 

@@ -1,5 +1,6 @@
 /* Field tables at work on JSON: from a tree to structs, and from structs to text. */
 #include "json/json.h"
+#include "json/text.h"
 
 #include <assert.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@ typedef struct Path { /* where a value stands in the text; chained from the insi
 typedef struct Reader {
   Arena *arena;
   JsonError *error; /* may be NULL */
+  bool client;      /* who wrote the text */
 } Reader;
 
 typedef int ReadFn(const Reader *r, const Path *at, const Field *f, const JsonValue *v, void *member);
@@ -102,6 +104,16 @@ static int refuse_value(const Reader *r, const Path *at, const char *const *valu
   return refuse(r, at, E_FIELD, "must be one of: %.*s", STR_FMT(buf_view(&list)));
 }
 
+static int check_client_text(const Reader *r, const Path *at, const Field *f, Str text) {
+  if (text_has_control(text))
+    return refuse(r, at, E_FIELD, "must not contain control characters, such as line breaks and tabs");
+  if (f->min > 0 && text_is_blank(text))
+    return refuse(r, at, E_FIELD, "must not be blank");
+  if (f->flags & FIELD_EMAIL && !text_is_email(text))
+    return refuse(r, at, E_FIELD, "must be an e-mail address, such as \"name@example.org\"");
+  return 0;
+}
+
 static int read_text(const Reader *r, const Path *at, const Field *f, const JsonValue *v, void *member) {
   if (v->type != JSON_STRING)
     return refuse(r, at, E_FIELD, "must be a string");
@@ -109,6 +121,8 @@ static int read_text(const Reader *r, const Path *at, const Field *f, const Json
     return refuse(r, at, E_FIELD, "must be %lld to %lld bytes long", (long long)f->min, (long long)f->max);
   if (f->values && !is_allowed(f->values, v->text))
     return refuse_value(r, at, f->values);
+  if (r->client && !(f->flags & FIELD_STORED))
+    TRY(check_client_text(r, at, f, v->text));
   *(Str *)member = v->text;
   return 0;
 }
@@ -271,22 +285,29 @@ static size_t extent(const Field *fields) {
   return end;
 }
 
-int json_read(Arena *arena, Str text, const Field *fields, void *object, JsonError *error) {
-  const Reader reader = {.arena = arena, .error = error};
+static int read_object(const Reader *r, Str text, const Field *fields, void *object) {
   JsonValue *root;
-  TRY(json_parse(arena, text, &root, error));
+  TRY(json_parse(r->arena, text, &root, r->error));
   if (root->type != JSON_OBJECT)
-    return refuse(&reader, NULL, E_MALFORMED, "must be an object");
+    return refuse(r, NULL, E_MALFORMED, "must be an object");
   size_t bytes = extent(fields);
-  void *filled = arena_copy(arena, object, bytes); /* the caller's struct stays as it is until all is well */
-  TRY(read_members(&reader, NULL, fields, root, filled));
+  void *filled = arena_copy(r->arena, object, bytes); /* the caller's struct stays as it is until all is well */
+  TRY(read_members(r, NULL, fields, root, filled));
   memcpy(object, filled, bytes);
   return 0;
 }
 
-int json_read_list(Arena *arena, Str text, const Field *fields, size_t size, int64_t min, int64_t max, List *ret,
-                   JsonError *error) {
-  const Reader reader = {.arena = arena, .error = error};
+int json_read(Arena *arena, Str text, const Field *fields, void *object, JsonError *error) {
+  return read_object(&(Reader){.arena = arena, .error = error}, text, fields, object);
+}
+
+int json_read_client(Arena *arena, Str text, const Field *fields, void *object, JsonError *error) {
+  return read_object(&(Reader){.arena = arena, .error = error, .client = true}, text, fields, object);
+}
+
+int json_read_client_list(Arena *arena, Str text, const Field *fields, size_t size, int64_t min, int64_t max, List *ret,
+                          JsonError *error) {
+  const Reader reader = {.arena = arena, .error = error, .client = true};
   const Field whole = {.type = F_LIST, .min = min, .max = max, .fields = fields, .size = size};
   JsonValue *root;
   TRY(json_parse(arena, text, &root, error));

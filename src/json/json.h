@@ -34,11 +34,14 @@ const JsonValue *json_get(const JsonValue *object, Str name); /* NULL: no such m
 
 /* Fills the struct from a JSON object; unknown members are ignored, FIELD_OUT ones too. As json_parse, and E_MALFORMED:
  * not an object; E_FIELD: wrong type, missing, out of bounds; E_RANGE: a number too large for its type. Texts point
- * into the arena. Structs made for a list start as zeros, their times as LOCALTIME_NONE. */
+ * into the arena. Structs made for a list start as zeros, their times as LOCALTIME_NONE. For what is stored, or comes
+ * from another service: texts are held to their lengths and values only. */
 MUST_CHECK int json_read(Arena *arena, Str text, const Field *fields, void *object, JsonError *error);
+/* The same for what a client sends: texts are held to the rules of base/field.h too. */
+MUST_CHECK int json_read_client(Arena *arena, Str text, const Field *fields, void *object, JsonError *error);
 /* The same for a JSON array of objects of size bytes each, min to max of them. */
-MUST_CHECK int json_read_list(Arena *arena, Str text, const Field *fields, size_t size, int64_t min, int64_t max,
-                              List *ret, JsonError *error);
+MUST_CHECK int json_read_client_list(Arena *arena, Str text, const Field *fields, size_t size, int64_t min, int64_t max,
+                                     List *ret, JsonError *error);
 
 void json_write(Buf *out, const Field *fields, const void *object);
 void json_write_list(Buf *out, const Field *fields, size_t size, List list);

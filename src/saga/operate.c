@@ -7,7 +7,7 @@
 #include "saga/engine.h"
 #include "saga/run.h"
 #include "service/idempotency.h"
-#include "json/json.h"
+#include "json/text.h"
 
 #define REASON_MOST   1000
 #define OPERATOR_MOST 200
@@ -18,7 +18,7 @@ const Field saga_skip_fields[] = {
     {0},
 };
 
-static const Field remark_fields[] = {
+const Field saga_remark_fields[] = {
     FIELD(SagaOperation, reason, F_TEXT, .flags = FIELD_OPTIONAL, .min = 1, .max = REASON_MOST),
     {0},
 };
@@ -58,8 +58,10 @@ static Str types_of(Req *req, bool with_pivot) {
 
 static int operator_of(Req *req, Str *ret) {
   Str name = http_header(req->http, STR("x-operator"));
-  if (name.n > OPERATOR_MOST || !str_is_utf8(name))
-    return fail(req, E_MALFORMED, NULL, "X-Operator must be UTF-8, of at most %d bytes", OPERATOR_MOST);
+  if (name.n > OPERATOR_MOST || !str_is_utf8(name) || text_has_control(name) || (name.n && text_is_blank(name)))
+    return fail(req, E_MALFORMED, NULL,
+                "X-Operator must be a name in UTF-8, of at most %d bytes and without control characters",
+                OPERATOR_MOST);
   *ret = name;
   return 0;
 }
@@ -120,27 +122,12 @@ static int refuse_cancel(Req *req, SagaState state, Str parked_step) {
   return fail(req, E_CONFLICT, NULL, "the saga may have reached a step that cannot be undone");
 }
 
-/* A body that nobody has to send. */
-static int read_remark(Req *req, SagaOperation *ret) {
-  JsonError error = {0};
-  int rc = req->http->body.n ? json_read(req->arena, req->http->body, remark_fields, ret, &error) : 0;
-  req->pointer = error.pointer;
-  req->detail = error.detail;
-  return rc;
-}
-
 int saga_retry(Req *req, void *in) {
-  (void)in;
-  SagaOperation o = {0};
-  TRY(read_remark(req, &o));
-  return operate(req, &(Command){"retry", &statements_of(req)->resume, true, refuse_going_on}, &o);
+  return operate(req, &(Command){"retry", &statements_of(req)->resume, true, refuse_going_on}, in);
 }
 
 int saga_cancel(Req *req, void *in) {
-  (void)in;
-  SagaOperation o = {0};
-  TRY(read_remark(req, &o));
-  return operate(req, &(Command){"cancel", &statements_of(req)->cancel, false, refuse_cancel}, &o);
+  return operate(req, &(Command){"cancel", &statements_of(req)->cancel, false, refuse_cancel}, in);
 }
 
 int saga_skip(Req *req, void *in) {

@@ -1,5 +1,5 @@
-/* Steps: asking participants, forward and back. The outcome of a call is read from the status code alone: 2xx is done;
- * 408, 425, 429, 5xx or no answer is unknown and asked again under the same id; any other 4xx is a no. */
+/* Steps: calls to participants, forward and back. The outcome of a call is read from the status code alone, by
+ * http_outcome; without a response it is unknown. An unknown one is retried under the same id. */
 #include "base/backoff.h"
 #include "http/http.h"
 #include "http/problem.h"
@@ -14,8 +14,6 @@
 #define BACKOFF_MOST_US  5000000
 #define ATTEMPTS_KEPT    4
 
-typedef enum CallOutcome { CALL_DONE, CALL_REFUSED, CALL_UNKNOWN } CallOutcome;
-
 typedef struct StepTask { /* one step's fiber */
   SagaRun *run;
   int step;
@@ -29,12 +27,6 @@ typedef struct Siege { /* of a participant */
   bool must_succeed;
   int attempts, refusals;
 } Siege;
-
-static CallOutcome outcome_of(int rc, int status) {
-  if (rc < 0 || status >= 500 || status == 408 || status == 425 || status == 429)
-    return CALL_UNKNOWN;
-  return status >= 200 && status < 300 ? CALL_DONE : CALL_REFUSED;
-}
 
 static struct SagaStepStats *stats_of(const SagaRun *run, int step) {
   return &run->engine->stats[run->type - run->engine->types].steps[step];
@@ -52,13 +44,13 @@ static Semaphore *target_of(SagaEngine *e, const char *service) {
 }
 
 /* One attempt, everything of it in the arena: it is built anew each time, which costs little. */
-static CallOutcome attempt(SagaRun *run, Arena *arena, int step, bool back, int64_t deadline_us, HttpReply *reply) {
+static HttpOutcome attempt(SagaRun *run, Arena *arena, int step, bool back, int64_t deadline_us, HttpReply *reply) {
   const SagaStep *s = &run->type->steps[step];
   SagaCall call = {.arena = arena, .method = "PUT"};
   *reply = (HttpReply){0};
   int rc = back ? s->compensate(run, &call) : s->forward(run, &call);
   if (rc < 0)
-    return CALL_REFUSED;
+    return HTTP_REFUSED;
   HttpRequest *request = ARENA_NEW(arena, HttpRequest);
   request->arena = arena;
   request->method = str_from(call.method);
@@ -66,17 +58,17 @@ static CallOutcome attempt(SagaRun *run, Arena *arena, int step, bool back, int6
   request->body = call.body;
   Semaphore *slots = target_of(run->engine, call.service);
   if (semaphore_acquire(slots, "saga target", deadline_us) < 0)
-    return CALL_UNKNOWN;
+    return HTTP_UNKNOWN;
   int64_t attempt_end = clock_now_us() + saga_config.attempt_us;
   request->deadline_us = attempt_end < deadline_us ? attempt_end : deadline_us;
   rc = run->engine->transport(call.service, request, reply);
   semaphore_release(slots);
   run->steps[step].attempts++;
   run->steps[step].status = rc < 0 ? 0 : reply->status;
-  CallOutcome outcome = outcome_of(rc, reply->status);
+  HttpOutcome outcome = rc < 0 ? HTTP_UNKNOWN : http_outcome(reply->status);
   JsonValue *answer;
-  if (outcome == CALL_DONE && json_parse(arena, reply->body, &answer, NULL) < 0)
-    outcome = CALL_UNKNOWN; /* it becomes part of our own answer, so it must be what it says */
+  if (outcome == HTTP_DONE && json_parse(arena, reply->body, &answer, NULL) < 0)
+    outcome = HTTP_UNKNOWN; /* it becomes part of our own answer, so it must be what it says */
   metric_add(stats_of(run, step)->calls[outcome], 1);
   return outcome;
 }
@@ -103,9 +95,9 @@ static void step_failed(SagaRun *run, int i, SagaStepState state, Str body) {
 /* Whether it has been asked for long enough, so that an operator has to look. A refusal will hardly change by itself; a
  * participant that is down comes back, and gets its time. Even when that is over, as after a long absence of our own,
  * it is asked some times. */
-static bool is_hopeless(SagaRun *run, int i, Siege *siege, CallOutcome outcome, Str body) {
+static bool is_hopeless(SagaRun *run, int i, Siege *siege, HttpOutcome outcome, Str body) {
   siege->attempts++;
-  siege->refusals = outcome == CALL_REFUSED ? siege->refusals + 1 : 0;
+  siege->refusals = outcome == HTTP_REFUSED ? siege->refusals + 1 : 0;
   bool refused = siege->refusals >= saga_config.park_refusals;
   bool late = clock_now_us() - run->resumed_us >= saga_config.park_after_us;
   if (!siege->must_succeed || (!refused && !(late && siege->attempts >= saga_config.park_refusals)))
@@ -142,14 +134,14 @@ static int step_forward(SagaRun *run, int i) {
   for (;;) {
     HttpReply reply;
     Arena *arena = attempt_arena(run, step->attempts, &scratch);
-    CallOutcome outcome = attempt(run, arena, i, false, deadline, &reply);
+    HttpOutcome outcome = attempt(run, arena, i, false, deadline, &reply);
     step->took_us = clock_now_us() - began;
-    if (outcome == CALL_DONE) {
+    if (outcome == HTTP_DONE) {
       step->answer = scratch ? arena_str(run->arena, reply.body) : reply.body;
       step->state = STEP_DONE;
       return 0;
     }
-    if (outcome == CALL_REFUSED && s->kind != SAGA_RETRIABLE) {
+    if (outcome == HTTP_REFUSED && s->kind != SAGA_RETRIABLE) {
       step_failed(run, i, STEP_REFUSED, reply.body);
       return E_REFUSED;
     }
@@ -173,8 +165,8 @@ static int step_backward(SagaRun *run, int i) {
     HttpReply reply;
     int64_t wait = saga_backoff_us(siege.attempts);
     Arena *arena = attempt_arena(run, siege.attempts, &scratch);
-    CallOutcome outcome = attempt(run, arena, i, true, FIBER_FOREVER, &reply);
-    if (outcome == CALL_DONE) {
+    HttpOutcome outcome = attempt(run, arena, i, true, FIBER_FOREVER, &reply);
+    if (outcome == HTTP_DONE) {
       run->steps[i].state = STEP_UNDONE;
       return 0;
     }

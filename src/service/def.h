@@ -16,8 +16,9 @@ typedef struct Req Req; /* service/req.h */
 typedef int Handler(Req *req, void *in);
 
 enum {
-  ROUTE_KEYED = 1, /* takes Idempotency-Key */
-  ROUTE_LIST = 2,  /* the body is an array of 1 to 500 objects */
+  ROUTE_KEYED = 1,         /* takes Idempotency-Key */
+  ROUTE_LIST = 2,          /* the body is an array of 1 to 500 objects */
+  ROUTE_BODY_OPTIONAL = 4, /* without a body the handler gets a struct of zeros */
 };
 
 typedef struct Route {

@@ -68,10 +68,11 @@ void idempotency_prepare(Service *s) {
                               schema);
 }
 
+/* What the fingerprint is taken of: the body as it came, whether or not the route reads it. No keyed route reads the
+ * query. The format is stored with every key, so it must not change. */
 static Str request_text(const Req *req) {
-  Str body = req->route->body ? req->http->body : (Str){0};
   return arena_printf(req->arena, "%.*s %.*s %.*s", STR_FMT(req->http->method), STR_FMT(req->http->path),
-                      STR_FMT(body));
+                      STR_FMT(req->http->body));
 }
 
 /* A structured-field string, or the bare text many clients send. */

@@ -1,6 +1,7 @@
 /* Idempotency-Key (draft-ietf-httpapi-idempotency-key-header): the first answer is kept under the key in the same
  * transaction as the act itself, so acting and remembering cannot come apart. A key belongs to one service; the
- * fingerprint is of method, path and body. Refusals are not kept: nothing was done. */
+ * fingerprint is of method, path and body (not of the query, which no keyed route reads). Refusals are not kept:
+ * nothing was done. */
 #ifndef SKALD_SERVICE_IDEMPOTENCY_H
 #define SKALD_SERVICE_IDEMPOTENCY_H
 

@@ -2,6 +2,7 @@
 #include "service/req.h"
 
 #include "json/json.h"
+#include "json/text.h"
 
 #include <stdarg.h>
 #include <string.h>
@@ -73,6 +74,18 @@ int req_money(Req *req, int param, Money *ret) {
 int req_time(Req *req, int param, LocalTime *ret) {
   if (localtime_parse(req->params[param], ret) < 0)
     return fail(req, E_MALFORMED, NULL, "'%.*s' in the path is not a date and time", STR_FMT(req->params[param]));
+  return 0;
+}
+
+int req_text(Req *req, int param, size_t max, Str *ret) {
+  Str text = req->params[param];
+  if (text.n > max)
+    return fail(req, E_MALFORMED, NULL, "the text in the path must be 1 to %zu bytes long", max);
+  if (text_has_control(text))
+    return fail(req, E_MALFORMED, NULL, "the text in the path must not contain control characters");
+  if (text_is_blank(text))
+    return fail(req, E_MALFORMED, NULL, "the text in the path must not be blank");
+  *ret = text;
   return 0;
 }
 

@@ -28,6 +28,8 @@ int fail(Req *req, int code, const char *pointer, const char *format, ...) __att
 MUST_CHECK int req_uuid(Req *req, int param, Uuid *ret);   /* path parameter; 400 problem */
 MUST_CHECK int req_money(Req *req, int param, Money *ret); /* path parameter, > 0 */
 MUST_CHECK int req_time(Req *req, int param, LocalTime *ret);
+/* Text for people, of at most max bytes: not blank, without control characters. 400 problem. */
+MUST_CHECK int req_text(Req *req, int param, size_t max, Str *ret);
 
 /* The database, with the request's arena and deadline. */
 MUST_CHECK int req_query(Req *req, DbStmt statement, DbResult *result);

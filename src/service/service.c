@@ -104,11 +104,13 @@ static int read_body(Req *req, void **ret_in) {
   int rc;
   if (route->flags & ROUTE_LIST) {
     List *list = ARENA_NEW(req->arena, List);
-    rc = json_read_list(req->arena, req->http->body, route->body, route->body_size, 1, LIST_MOST, list, &error);
+    rc = json_read_client_list(req->arena, req->http->body, route->body, route->body_size, 1, LIST_MOST, list, &error);
     *ret_in = list;
   } else {
     *ret_in = arena_alloc(req->arena, route->body_size);
-    rc = json_read(req->arena, req->http->body, route->body, *ret_in, &error);
+    if (route->flags & ROUTE_BODY_OPTIONAL && !req->http->body.n)
+      return 0;
+    rc = json_read_client(req->arena, req->http->body, route->body, *ret_in, &error);
   }
   req->pointer = error.pointer;
   req->detail = error.detail;

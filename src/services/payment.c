@@ -80,7 +80,8 @@ static int remove_payment(Req *req, void *in) {
   return req_touch(req, DB_STMT(&delete_payment, V_UUID(id)));
 }
 
-/* PUT /billing/step/{saga}/{operation}: 0 when done, E_REFUSED with Billing's reason, or an error worth a retry. */
+/* PUT /billing/step/{saga}/{operation}: 0 when done, E_REFUSED with Billing's reason, or an error whose status says
+ * that the outcome is unknown. */
 static int call_billing(Req *req, Uuid saga, const char *operation, const Step *step) {
   char id[UUID_TEXT], account[UUID_TEXT], sum[MONEY_TEXT];
   uuid_format(saga, id);
@@ -94,11 +95,14 @@ static int call_billing(Req *req, Uuid saga, const char *operation, const Step *
                       .header_count = 1,
                       .deadline_us = req->http->deadline_us};
   HttpReply reply = {0};
-  TRY(service_call("billing", &call, &reply));
-  if (reply.status >= 200 && reply.status < 300)
+  int rc = service_call("billing", &call, &reply);
+  if (rc < 0)
+    return fail(req, rc == E_UNAVAILABLE || rc == E_TIMEOUT ? rc : E_UNKNOWN, NULL, "no response from Billing");
+  HttpOutcome outcome = http_outcome(reply.status);
+  if (outcome == HTTP_DONE)
     return 0;
-  if (reply.status < 400 || reply.status >= 500 || reply.status == 425 || reply.status == 429)
-    return fail(req, E_UNAVAILABLE, NULL, "Billing answered %d", reply.status);
+  if (outcome == HTTP_UNKNOWN)
+    return fail(req, E_UNKNOWN, NULL, "Billing responded with %d", reply.status);
   Str detail = problem_text(req->arena, reply.body);
   return fail(req, E_REFUSED, NULL, "%.*s", STR_FMT(detail));
 }

@@ -12,8 +12,6 @@
 #include "sql.h"
 #include "json/json.h"
 
-#include <string.h>
-
 enum { BILLING_ACCOUNT = 1 }; /* uuid_child number of a user's account */
 
 typedef struct User {
@@ -30,7 +28,7 @@ static const Field user_fields[] = {
     FIELD(User, id, F_UUID, .flags = FIELD_OUT),
     FIELD(User, billingId, F_UUID, .flags = FIELD_OUT),
     FIELD(User, name, F_TEXT, .min = 1, .max = 200),
-    FIELD(User, email, F_TEXT, .min = 3, .max = 320),
+    FIELD(User, email, F_TEXT, .flags = FIELD_EMAIL, .min = 3, .max = 320),
     {0},
 };
 
@@ -124,8 +122,6 @@ static int begin_registration(Req *req, const Registration *r, SagaRun *run) {
 
 static int register_user(Req *req, void *in) {
   Registration r = {.user = *(User *)in, .key = req->key};
-  if (!memchr(r.user.email.p, '@', r.user.email.n))
-    return fail(req, E_FIELD, "/email", "an e-mail address has an @");
   r.user.id = uuid_new();
   r.user.billingId = uuid_child(r.user.id, BILLING_ACCOUNT);
   Buf input = {.arena = req->arena};
@@ -169,8 +165,6 @@ static int put_user(Req *req, void *in) {
   const User *u = in;
   Uuid id;
   TRY(req_uuid(req, 0, &id));
-  if (!memchr(u->email.p, '@', u->email.n))
-    return fail(req, E_FIELD, "/email", "an e-mail address has an @");
   return req_touch(req, DB_STMT(&update_user, V_UUID(id), V_TEXT(u->name), V_TEXT(u->email)));
 }
 
@@ -193,8 +187,16 @@ static const Route routes[] = {
     {.method = "DELETE", .path = "/user/user/{id}", .handler = remove_user},
     {.method = "GET", .path = "/user/saga/{id}", .handler = saga_show},
     {.method = "GET", .path = "/user/saga", .handler = saga_list},
-    {.method = "POST", .path = "/user/saga/{id}/retry", .handler = saga_retry, .flags = ROUTE_KEYED},
-    {.method = "POST", .path = "/user/saga/{id}/cancel", .handler = saga_cancel, .flags = ROUTE_KEYED},
+    {.method = "POST",
+     .path = "/user/saga/{id}/retry",
+     .handler = saga_retry,
+     ROUTE_BODY(saga_remark_fields, SagaOperation),
+     .flags = ROUTE_KEYED | ROUTE_BODY_OPTIONAL},
+    {.method = "POST",
+     .path = "/user/saga/{id}/cancel",
+     .handler = saga_cancel,
+     ROUTE_BODY(saga_remark_fields, SagaOperation),
+     .flags = ROUTE_KEYED | ROUTE_BODY_OPTIONAL},
     {.method = "POST",
      .path = "/user/saga/{id}/skip",
      .handler = saga_skip,

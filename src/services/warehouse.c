@@ -52,7 +52,7 @@ static const Field reservation_fields[] = {
 };
 
 static const Field line_fields[] = {
-    FIELD(Line, item, F_TEXT, .min = 1, .max = ITEM_MAX),
+    FIELD(Line, item, F_TEXT, .flags = FIELD_STORED, .min = 1, .max = ITEM_MAX),
     FIELD(Line, amount, F_INT, .min = 1, .max = AMOUNT_MAX),
     {0},
 };
@@ -356,7 +356,7 @@ static int path_item(Req *req, Str *ret) {
 
 static int put_stock(Req *req, void *in) {
   Stock *stock = in;
-  TRY(path_item(req, &stock->item));
+  TRY(req_text(req, 0, ITEM_MAX, &stock->item));
   expect_contention((List){&(Reservation){.item = stock->item}, 1});
   TRY(req_row(req, DB_STMT(&put_stock_record, V_TEXT(stock->item), V_INT(stock->available)), stock_fields, stock));
   return reply_object(req, 200, stock_fields, stock);

@@ -151,7 +151,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   arena_reset(arena);
   List list = {0};
   JsonError error = {0};
-  int rc = json_read_list(arena, text, line_fields, sizeof(Line), 1, 3, &list, &error);
+  int rc = json_read_client_list(arena, text, line_fields, sizeof(Line), 1, 3, &list, &error);
   if (rc < 0)
     check_error(rc, &error);
   else

@@ -49,7 +49,12 @@ PRICE = [MISSING, None, *MONEY]
 COST = [*PRICE, 0, Raw("0.00"), Raw("-0")]
 COUNT = [*NOT_A_NUMBER, -1, 1.5, Raw("1e3"), Raw("9223372036854775808"), Raw("-9223372036854775809")]
 AMOUNT = [MISSING, *COUNT, 0, 1000001]
-TEXT = [MISSING, None, "", 5, True, [], {}, "\0", "a\0b"]
+CONTROL = ["a\nb", "a\r\nb", "tab\t", "\x07", "\x1b[31mred", "\x7f", "\u0085", "a\u009b31m"]
+BLANK = [" ", "   ", "\u00a0", "\u3000 \u2003", "\u200b"]
+TEXT = [MISSING, None, "", 5, True, [], {}, "\0", "a\0b", *CONTROL, *BLANK]
+EMAIL = [*TEXT, "nobody", "x" * 400 + "@example.org", "@example.org", "a@", "@", "a@b@example.org", "a b@example.org",
+         "a@exam ple.org", "a@example.org ", "a\u00a0b@example.org", "a@example.org\r\nBcc: b@example.org",
+         "a\u0080@example.org", "<a@example.org>", "a@example.org,b", "a@example.org;b", "a,b@example.org"]
 LONG = ["x" * 201, "ж" * 101, "x" * 100000]
 ID = [5, True, [], {}, "", "abc", "00000000-0000-0000-0000-000000000000", "123e4567-e89b-12d3-a456-42661417400",
       "123e4567-e89b-12d3-a456-4266141740000", "123e4567-e89b-12d3-a456-42661417400g", "' OR 1=1 --"]
@@ -85,7 +90,7 @@ FIELDS = [
     (["stock"], "/available", [MISSING, None, *COUNT]),
     (["slot"], "/capacity", [MISSING, None, *COUNT]),
     (["user", "changed user"], "/name", TEXT + LONG),
-    (["user", "changed user"], "/email", TEXT + ["nobody", "x" * 400 + "@example.org"]),
+    (["user", "changed user"], "/email", EMAIL),
     (["account"], "/wallet", MONEY),
 ]
 
@@ -242,6 +247,22 @@ def test_items_that_are_none(shop):
     for bad in ("%00", "a%00b", "%ff", "x" * 201, "%zz"):
         problem(shop.get(f"/warehouse/stock/{bad}"), 400)
         problem(shop.put(f"/warehouse/stock/{bad}", {"available": 1}), 400)
+    for bad in ("a%0ab", "%09", "%7f", "a%c2%85", "%20", "%e3%80%80"):
+        assert problem(shop.put(f"/warehouse/stock/{bad}", {"available": 1}), 400)["detail"]
+
+
+@pytest.mark.parametrize("name", ["a\tb", b"a\xc2\x85b", b"\xc2\xa0"])
+def test_operators_names_that_are_none(shop, name):
+    answer = shop.post(f"/order/saga/{uuid.uuid4()}/retry", X_Operator=name)
+    assert "X-Operator" in problem(answer, 400)["detail"]
+
+
+@pytest.mark.parametrize("value", ["a\nb", "\u0085", "  "])
+def test_reasons_that_are_none(shop, value):
+    for command, body in (("retry", {}), ("cancel", {}), ("skip", {"step": "delivery"})):
+        answer = shop.post(f"/order/saga/{uuid.uuid4()}/{command}", body | {"reason": value})
+        problem(answer, 422, "/reason")
+    problem(shop.post(f"/order/saga/{uuid.uuid4()}/skip", {"step": value, "reason": "x"}), 422, "/step")
 
 
 @pytest.mark.parametrize("query", ["page_size=0", "page_size=-1", "page_size=x", "page_size=", "page_size=1.5",

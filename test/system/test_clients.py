@@ -11,6 +11,7 @@ import pytest
 from harness.check import ok, problem
 from harness.client import encode, read_answer
 from harness.goods import line, payment, saga, set_stock, stock, wallet, new_account
+from harness.metrics import scrape
 from harness.server import SLOWER
 from harness.shop import OneShop, opened
 from harness.wait import wait_for
@@ -131,6 +132,17 @@ def test_a_request_has_a_deadline(shop):
     assert took < REQUEST_SECONDS + 2 * SLOWER
 
 
+@pytest.mark.parametrize("milliseconds,seconds", [(300, 0.3), (60_000, REQUEST_SECONDS), ("soon", REQUEST_SECONDS)])
+def test_a_caller_can_only_shorten_the_deadline(shop, milliseconds, seconds):
+    account = new_account(shop, 10)
+    with locked(shop, account):
+        began = time.monotonic()
+        answer = shop.put(f"/billing/billing/{account}/1", X_Request_Timeout_Ms=str(milliseconds))
+        took = time.monotonic() - began
+    problem(answer, 504)
+    assert seconds <= took < seconds + 1.2 * SLOWER
+
+
 def test_too_many_at_once_are_told_to_come_again(shop):
     account = new_account(shop, 1000)
     with locked(shop, account), concurrent.futures.ThreadPoolExecutor(40) as pool:
@@ -165,3 +177,88 @@ def test_answers_after_all_this(shop):
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         assert read_answer(connection).status == 200
     shop.assert_sound()
+
+
+# ---- as many connections as there may be ----
+
+class LimitedShop(OneShop):
+    """Its processes may open only so many descriptors: (soft, hard)."""
+
+    def __init__(self, descriptors, **settings):
+        super().__init__(WORKERS=1, **settings)
+        self.descriptors = descriptors
+
+    def prepare(self):
+        super().prepare()
+        self.server.descriptors = self.descriptors
+
+
+def is_served(connection):
+    connection.sendall(b"GET /order/saga?page_size=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = read_answer(connection)
+    return answer is not None and answer.status == 200
+
+
+def served_connection(shop):
+    """Whoever asked for the shop's health just before may not have left yet."""
+    connection = shop.connect()
+    if is_served(connection):
+        return connection
+    connection.close()
+    return None
+
+
+@contextlib.contextmanager
+def connections(shop, count):
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(wait_for("a connection", lambda: served_connection(shop), 10 * SLOWER))
+               for _ in range(count)]
+
+
+@contextlib.contextmanager
+def idle_connections(shop, count):
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(shop.connect()) for _ in range(count)]
+
+
+def warnings(shop):
+    return [line for line in shop.server.text().splitlines() if '"WARN"' in line and "descriptors" in line]
+
+
+def test_the_soft_limit_of_descriptors_is_raised():
+    with opened(LimitedShop((128, 1024), MAX_CONNECTIONS=300)) as shop:
+        with connections(shop, 300) as all_of_them:
+            assert all(is_served(one) for one in all_of_them)
+        assert warnings(shop) == []
+        shop.stop()
+
+
+def test_a_hard_limit_of_descriptors_lowers_the_number_of_connections():
+    """The shop says so once, keeps those it has, answers probes, and counts whom it refuses."""
+    with opened(LimitedShop((200, 200), MAX_CONNECTIONS=2048)) as shop:
+        assert len(warnings(shop)) == 1 and "MAX_CONNECTIONS" in warnings(shop)[0]
+        with connections(shop, 1) as [first], idle_connections(shop, 300) as others:
+            assert is_served(first)
+            answer = shop.get("/order/saga?page_size=1")
+            problem(answer, 503)
+            assert answer.headers["connection"] == "close" and int(answer.headers["retry-after"]) >= 0
+            for _ in range(50):  # more than there are places kept free
+                assert ok(shop.get("/livez")) == {"status": "ok"}
+            refused = scrape(shop.server).total("skald_http_connections_refused_total")
+            assert 100 < refused < 300
+            assert is_served(first)
+            told = [line for line in shop.server.text().splitlines() if "connections refused" in line]
+            assert 1 <= len(told) <= 3
+        wait_for("a place", lambda: shop.get("/order/saga?page_size=1").status == 200)
+        shop.stop()
+
+
+def test_beyond_the_most_connections_probes_are_answered():
+    with opened(OneShop(WORKERS=1, MAX_CONNECTIONS=3)) as shop, connections(shop, 3) as all_of_them:
+        for path in ("/livez", "/readyz", "/metrics"):
+            answer = shop.get(path)
+            assert answer.status == 200 and answer.headers["connection"] == "close"
+        assert scrape(shop.server).total("skald_http_connections_refused_total") == 0
+        problem(shop.post("/payment/payment", payment()), 503)
+        wait_for("the refused one", lambda: scrape(shop.server).total("skald_http_connections_refused_total") == 1)
+        assert all(is_served(one) for one in all_of_them)

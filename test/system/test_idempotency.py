@@ -2,11 +2,12 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import uuid
 
 import pytest
 
-from harness.check import ok, problem
+from harness.check import done, ok, problem
 from harness.goods import (delivery, history, line, new_account, order, past, payment, person, reservation, saga, set_stock,
                            stock, wallet)
 
@@ -179,6 +180,37 @@ def test_missing_account_under_a_key(shop):
     missing, key = f"/billing/billing/refill/{uuid.uuid4()}/5", str(uuid.uuid4())
     for _ in range(2):
         assert ok(shop.put(missing, key=key)) == {"status": False}
+
+
+@pytest.fixture
+def running(shop):
+    """The path of a saga that goes on running, as the wallet it takes the money from is locked."""
+    account = new_account(shop, 500)
+    with contextlib.closing(shop.cluster.connect(shop.database("billing"))) as db, db.cursor() as cursor:
+        db.autocommit = False
+        cursor.execute("SELECT FROM billing.accounts WHERE id = %s FOR UPDATE", (account,))
+        yield shop.post("/order/order/saga", saga(account=account), Prefer="respond-async").headers["location"]
+    shop.settle()
+
+
+@pytest.mark.parametrize("first,other", [
+    (None, {"reason": "by mistake"}), ({"reason": "the customer called"}, {"reason": "by mistake"}),
+    ({"reason": "the customer called"}, None)])
+def test_an_optional_body_is_part_of_the_request(shop, running, first, other):
+    key = str(uuid.uuid4())
+    assert done(shop.post(f"{running}/cancel", first, key=key))
+    problem(shop.post(f"{running}/cancel", other, key=key), 422)
+    again = shop.post(f"{running}/cancel", first, key=key)
+    assert done(again) and again.headers["idempotent-replayed"] == "true"
+
+
+def test_a_body_that_no_field_is_read_from_is_part_of_the_request(shop):
+    account, key = new_account(shop, 100), str(uuid.uuid4())
+    path = f"/billing/billing/{account}/5"
+    assert done(shop.put(path, {"note": "first"}, key=key))
+    problem(shop.put(path, {"note": "second"}, key=key), 422)
+    problem(shop.put(path, key=key), 422)
+    assert wallet(shop, account) == 95
 
 
 def test_get_takes_no_key(shop):

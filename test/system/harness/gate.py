@@ -62,7 +62,8 @@ class Passage(http.server.BaseHTTPRequestHandler):
             gate.refused += 1
             self.answer(gate.status, "application/problem+json", REFUSAL)
             return
-        found = gate.before.put(self.path, body)
+        timeout = self.headers.get("X-Request-Timeout-Ms")
+        found = gate.before.put(self.path, body, **({"X_Request_Timeout_Ms": timeout} if timeout else {}))
         self.answer(found.status, found.headers["content-type"], found.body)
 
     def answer(self, status, kind, body):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import tempfile
@@ -38,6 +39,7 @@ def skald(*arguments, timeout=120, **settings):
 
 class Server:
     command = "serve"
+    descriptors = None  # (soft, hard) limit of file descriptors; None: the caller's
 
     def __init__(self, *names, port=None, **settings):
         self.names = names
@@ -51,7 +53,8 @@ class Server:
         """Starts the process and does not wait for it."""
         self.process = subprocess.Popen(
             [SKALD, self.command, *self.names], stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
-            env=environment(HOST="127.0.0.1", PORT=self.port, **self.settings), start_new_session=True)
+            env=environment(HOST="127.0.0.1", PORT=self.port, **self.settings), start_new_session=True,
+            preexec_fn=self.descriptors and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, self.descriptors)))
         live.append(self)
 
     def start(self):

@@ -310,7 +310,7 @@ static void sent_request(void) {
   r.body = STR("{\"x\":1}");
   r.headers[0] = (HttpHeader){STR("idempotency-key"), STR("k-1")};
   r.headers[1] = (HttpHeader){STR("x-empty"), STR("")};
-  r.headers[2] = (HttpHeader){STR("content-length"), STR("99")};
+  r.headers[2] = (HttpHeader){STR("content-length"), STR("77")};
   r.headers[3] = (HttpHeader){STR("host"), STR("elsewhere")};
   r.header_count = 4;
   EXPECT_INT(http_client_call(server.url, &r, &reply), 0);
@@ -320,7 +320,7 @@ static void sent_request(void) {
   EXPECT(strstr(text, "\r\nx-empty:\r\n") != NULL);
   EXPECT(strstr(text, "\r\nContent-Type: application/json\r\n") != NULL);
   EXPECT(strstr(text, "\r\nContent-Length: 7\r\n") != NULL);
-  EXPECT(strstr(text, ": 99") == NULL && strstr(text, "elsewhere") == NULL && strstr(text, "Expect") == NULL);
+  EXPECT(strstr(text, ": 77") == NULL && strstr(text, "elsewhere") == NULL && strstr(text, "Expect") == NULL);
   EXPECT(strstr(text, "\r\n\r\n{\"x\":1}") != NULL);
   EXPECT(strstr(text, "traceparent") == NULL);
 }
@@ -350,6 +350,33 @@ static void sent_trace(void) {
 
 TEST(a_request_carries_the_trace) {
   in_loop(sent_trace);
+}
+
+static int64_t sent_timeout(HttpRequest r) {
+  static const char name[] = "\r\nx-request-timeout-ms: ";
+  HttpReply reply;
+  EXPECT_INT(http_client_call(server.url, &r, &reply), 0);
+  const char *text = arena_cstr(r.arena, reply.body), *at = strcasestr(text, name);
+  EXPECT(!at || !strcasestr(at + 1, name));
+  return at ? strtoll(at + strlen(name), NULL, 10) : -1;
+}
+
+static void sent_timeouts(void) {
+  SCOPED_ARENA a = arena_new();
+  start_server(&server);
+  HttpRequest r = request(a, "PUT", "/echo");
+  int64_t ms = sent_timeout(r);
+  EXPECT(ms > 5000 && ms <= 10000);
+  r.headers[r.header_count++] = (HttpHeader){STR("x-request-timeout-ms"), STR("600000")}; /* as it came to the caller */
+  ms = sent_timeout(r);
+  EXPECT(ms > 5000 && ms <= 10000);
+  r.header_count = 0;
+  r.deadline_us = FIBER_FOREVER;
+  EXPECT_INT(sent_timeout(r), -1);
+}
+
+TEST(a_request_carries_what_is_left_of_its_deadline) {
+  in_loop(sent_timeouts);
 }
 
 TEST(a_request_goes_out_as_it_is) {

@@ -71,6 +71,48 @@ TEST(bad_percent_encoding_is_refused_and_changes_nothing) {
   }
 }
 
+TEST(only_2xx_is_done_and_only_a_final_4xx_refused) {
+  for (int status = -1; status <= 1000; status++) {
+    HttpOutcome want = HTTP_UNKNOWN;
+    if (status / 100 == 2)
+      want = HTTP_DONE;
+    else if (status / 100 == 4 && status != 408 && status != 425 && status != 429)
+      want = HTTP_REFUSED;
+    CHECK_INT(http_outcome(status), want);
+  }
+}
+
+static int64_t deadline(const char *header) {
+  HttpRequest r = {.headers = {{STR("x-request-timeout-ms"), str_from(header)}}, .header_count = 1};
+  return http_deadline(&r, 1000000, 15000000);
+}
+
+TEST(a_caller_shortens_the_deadline_and_never_extends_it) {
+  HttpRequest without = {0};
+  CHECK_INT(http_deadline(&without, 1000000, 15000000), 16000000);
+  CHECK_INT(deadline("250"), 1250000);
+  CHECK_INT(deadline("0"), 1000000);
+  CHECK_INT(deadline("15000"), 16000000);
+  CHECK_INT(deadline("15001"), 16000000);
+  CHECK_INT(deadline("9223372036854775807"), 16000000);
+}
+
+TEST(a_timeout_that_is_no_number_is_ignored) {
+  static const char *const bad[] = {"", "-1", "1.5", "2s", " 250", "99999999999999999999", "1,2"};
+  for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+    CHECK_INT(deadline(bad[i]), 16000000);
+}
+
+/* A caller reads our own errors by their status: what may have been done must not look like a refusal. */
+TEST(errors_that_leave_it_open_are_no_refusals) {
+  static const int open[] = {E_BUSY, E_UNAVAILABLE, E_UNKNOWN, E_TIMEOUT, E_CANCELED, E_FENCED, E_SYSTEM, E_INTERNAL};
+  for (size_t i = 0; i < sizeof(open) / sizeof(open[0]); i++)
+    CHECK_INT(http_outcome(err_info(open[i])->status), HTTP_UNKNOWN);
+  static const int final[] = {E_MALFORMED, E_FIELD, E_NOT_FOUND, E_CONFLICT, E_REFUSED, E_KEY_REUSED, E_RANGE};
+  for (size_t i = 0; i < sizeof(final) / sizeof(final[0]); i++)
+    CHECK_INT(http_outcome(err_info(final[i])->status), HTTP_REFUSED);
+}
+
 TEST(reasons) {
   CHECK_STR(http_reason(200), "OK");
   CHECK_STR(http_reason(424), "Failed Dependency");

@@ -206,6 +206,63 @@ TEST(lists) {
   check_line_refuses("null", E_FIELD, "/contents/1", "A list element must be an object.");
 }
 
+typedef struct Person {
+  Str name, email, note, item;
+} Person;
+
+static const Field person_fields[] = {
+    FIELD(Person, name, F_TEXT, .flags = FIELD_OPTIONAL, .min = 1, .max = 20),
+    FIELD(Person, email, F_TEXT, .flags = FIELD_OPTIONAL | FIELD_EMAIL, .min = 3, .max = 20),
+    FIELD(Person, note, F_TEXT, .flags = FIELD_OPTIONAL),
+    FIELD(Person, item, F_TEXT, .flags = FIELD_OPTIONAL | FIELD_STORED, .min = 1, .max = 20),
+    {0},
+};
+
+/* From a client it is refused with that; what is stored may be so. */
+static void check_client_refused(const char *text, const char *pointer, const char *detail) {
+  SCOPED_ARENA a = arena_new();
+  Person person = {0};
+  JsonError error = {0};
+  CHECK_INT(json_read_client(a, str_from(text), person_fields, &person, &error), E_FIELD);
+  CHECK_STR(error.pointer, pointer);
+  CHECK_STR(error.detail, detail);
+  CHECK(!person.name.p && !person.email.p);
+  CHECK_INT(json_read(a, str_from(text), person_fields, &person, &error), 0);
+}
+
+TEST(texts_of_clients_have_no_control_characters_and_are_not_blank) {
+  static const char *const control = " must not contain control characters, such as line breaks and tabs.";
+  SCOPED_ARENA a = arena_new();
+  check_client_refused("{\"name\":\"a\\nb\"}", "/name", arena_printf(a, "name%s", control).p);
+  check_client_refused("{\"name\":\"a\\u009b\"}", "/name", arena_printf(a, "name%s", control).p);
+  check_client_refused("{\"note\":\"\\t\"}", "/note", arena_printf(a, "note%s", control).p);
+  check_client_refused("{\"email\":\"a@b\\r\\nBcc: c@d\"}", "/email", arena_printf(a, "email%s", control).p);
+  check_client_refused("{\"name\":\" \\u00a0\"}", "/name", "name must not be blank.");
+  check_client_refused("{\"email\":\"nobody\"}", "/email",
+                       "email must be an e-mail address, such as \"name@example.org\".");
+}
+
+TEST(what_clients_may_send) {
+  SCOPED_ARENA a = arena_new();
+  Person person = {0};
+  CHECK_INT(json_read_client(a, STR("{\"name\":\" a \",\"email\":\"a@b\",\"note\":\" \",\"item\":\"\\n\"}"),
+                             person_fields, &person, NULL),
+            0);
+  CHECK_STR(person.name, " a ");
+  CHECK_STR(person.note, " ");
+  CHECK_STR(person.item, "\n");
+}
+
+TEST(lists_of_clients_are_held_to_it_too) {
+  SCOPED_ARENA a = arena_new();
+  List list = {0};
+  JsonError error = {0};
+  CHECK_INT(json_read_client_list(a, STR("[{\"name\":\"a\"},{\"name\":\"\\u0007\"}]"), person_fields, sizeof(Person), 1,
+                                  2, &list, &error),
+            E_FIELD);
+  CHECK_STR(error.pointer, "/1/name");
+}
+
 TEST(zero_bounds_are_none) {
   static const Field fields[] = {
       FIELD(Line, price, F_MONEY), FIELD(Line, item, F_TEXT), FIELD(Line, amount, F_INT), {0}};
@@ -222,10 +279,10 @@ TEST(zero_bounds_are_none) {
 TEST(a_whole_list_is_read) {
   SCOPED_ARENA a = arena_new();
   List list = {0};
-  CHECK_INT(json_read_list(a, STR("[" LINE "," LINE "]"), line_fields, sizeof(Line), 1, 2, &list, NULL), 0);
+  CHECK_INT(json_read_client_list(a, STR("[" LINE "," LINE "]"), line_fields, sizeof(Line), 1, 2, &list, NULL), 0);
   CHECK_INT((int64_t)list.count, 2);
   CHECK_STR(((Line *)list.items)[1].item, "phone");
-  CHECK_INT(json_read_list(a, STR("[]"), line_fields, sizeof(Line), 0, 0, &list, NULL), 0);
+  CHECK_INT(json_read_client_list(a, STR("[]"), line_fields, sizeof(Line), 0, 0, &list, NULL), 0);
   CHECK_INT((int64_t)list.count, 0);
 }
 
@@ -233,7 +290,7 @@ static void check_list_refuses(const char *text, int code, const char *pointer, 
   SCOPED_ARENA a = arena_new();
   List list = {.count = 42};
   JsonError error = {0};
-  CHECK_INT(json_read_list(a, str_from(text), line_fields, sizeof(Line), 1, 2, &list, &error), code);
+  CHECK_INT(json_read_client_list(a, str_from(text), line_fields, sizeof(Line), 1, 2, &list, &error), code);
   CHECK_STR(error.pointer, pointer);
   CHECK_STR(error.detail, detail);
   CHECK_INT((int64_t)list.count, 42);
