@@ -41,7 +41,8 @@ static void pass(int64_t us) {
   ({                                                                                                                   \
     int64_t pass_from_us = virtual_us;                                                                                 \
     while (!(condition) && virtual_us - pass_from_us < VIRTUAL_WAIT_MAX)                                               \
-      pass(VIRTUAL_STEP);                                                                                              \
+      virtual_us += VIRTUAL_STEP, fiber_yield();                                                                       \
+    pass(0);                                                                                                           \
     CHECK(condition);                                                                                                  \
     virtual_us - pass_from_us;                                                                                         \
   })

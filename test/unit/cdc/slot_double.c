@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-#define SLOT_FRAMES   8192
+#define SLOT_FRAMES   20000
 #define SLOT_STATUSES 4096
 #define SLOT_TABLE    16400
 #define SLOT_TEXT     25
@@ -175,6 +175,7 @@ static void slot_keepalive(uint64_t lsn, bool reply) {
 struct Replication {
   int next;            /* frame */
   uint64_t behind_lsn; /* where it began */
+  uint64_t sent_lsn;   /* up to where it has been sent */
 };
 
 int replication_open(const char *dsn, const char *application_name, Replication **ret) {
@@ -202,6 +203,13 @@ static bool is_passed(const Replication *r, const SlotFrame *f) {
   return f->until_lsn ? f->until_lsn <= r->behind_lsn : f->sent;
 }
 
+static uint64_t number_at(const char *p) {
+  uint64_t n = 0;
+  for (int i = 0; i < 8; i++)
+    n = n << 8 | (uint8_t)p[i];
+  return n;
+}
+
 static int next_frame(Replication *r, Str *ret) {
   int rc = slot.end_rc;
   slot.end_rc = E_OK;
@@ -211,6 +219,8 @@ static int next_frame(Replication *r, Str *ret) {
     return rc;
   slot.frames[r->next].sent = true;
   *ret = slot.frames[r->next++].bytes;
+  uint64_t lsn = ret->n > 17 ? number_at(ret->p + (ret->p[0] == 'w' ? 9 : 1)) : 0;
+  r->sent_lsn = lsn > r->sent_lsn ? lsn : r->sent_lsn;
   return 1;
 }
 
@@ -227,16 +237,8 @@ int replication_read(Replication *r, Str *ret, int64_t deadline_us) {
   return next_frame(r, ret);
 }
 
-static uint64_t number_at(const char *p) {
-  uint64_t n = 0;
-  for (int i = 0; i < 8; i++)
-    n = n << 8 | (uint8_t)p[i];
-  return n;
-}
-
 /* A status: what was received, stored and applied, the time, and whether a response is wanted. */
 int replication_write(Replication *r, Str message) {
-  (void)r;
   if (slot.write_rc < 0)
     return slot.write_rc;
   CHECK_INT(message.n, 34);
@@ -248,7 +250,7 @@ int replication_write(Replication *r, Str message) {
   if (s.flushed_lsn > slot.confirmed_lsn)
     slot.confirmed_lsn = s.flushed_lsn;
   if (s.asks && !slot.silent)
-    slot_keepalive(0, false);
+    slot_keepalive(r->sent_lsn, false);
   return E_OK;
 }
 

@@ -125,6 +125,7 @@ LOOP_TEST(a_keepalive_moves_an_idle_slot_forward_only_when_nothing_is_in_flight)
   slot_insert(6, 1);
   done();
   CHECK_INT(confirmed(), LSN(2));
+  CHECK_INT(consumer.batch_count, 1); /* not before its commit */
   slot_commit(6);
   pass(0);
   CHECK_INT(consumer.event_count, 2);
