@@ -11,17 +11,17 @@
 #include "rt/clock.h"
 #include "rt/fiber.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define RECORDS     16384 /* in flight */
 #define ENDS        1024  /* of transactions in flight, remembered one by one */
 #define KEPT_BUFFER (1024 * 1024)
-#define RETRY_US    1000000
-#define REPLACE_US  2000000 /* for the end of a producer that has failed */
-#define REFUSE_US   5000000 /* for what stands before a change that is refused */
+#define RETRY_US    (1 * SECONDS)
+#define REPLACE_US  (2 * SECONDS) /* for the end of a producer that has failed */
+#define REFUSE_US   (5 * SECONDS) /* for what stands before a change that is refused */
 #define OLD_KEY     STR("__debezium.oldkey")
 #define NEW_KEY     STR("__debezium.newkey")
 #define TRACE       STR("traceparent")
@@ -74,17 +74,15 @@ void relay_prepare(void) {
   metrics.kafka_errors = metric_new(METRIC_COUNTER, errors, errors_help, "at=\"kafka\"");
   metrics.postgres = metric_new(METRIC_GAUGE, "skald_relay_postgres_connected", "Whether the slot is read", "");
   metrics.kafka = metric_new(METRIC_GAUGE, "skald_relay_kafka_connected", "Whether a broker is connected", "");
-  metrics.in_flight = metric_new(METRIC_GAUGE, "skald_relay_in_flight_records",
-                                 "Records the broker has yet to "
-                                 "confirm",
-                                 "");
+  metrics.in_flight =
+      metric_new(METRIC_GAUGE, "skald_relay_in_flight_records", "Records not confirmed by the broker yet", "");
   metrics.in_flight_bytes = metric_new(METRIC_GAUGE, "skald_relay_in_flight_bytes", "Bytes in those records", "");
   metrics.lag_bytes = metric_new(METRIC_GAUGE, "skald_relay_lag_bytes", "WAL received and not confirmed", "");
   metrics.lag_seconds =
       metric_new(METRIC_GAUGE, "skald_relay_lag_seconds", "Age of the oldest transaction that is not confirmed", "");
 }
 
-/* For good: to go on would be to lose or to falsify a change. The transactions before it are confirmed first, or each
+/* Ends the relay: to continue would lose or falsify a change. The transactions before it are confirmed first, or each
  * new start would publish them again. */
 static int refuse(Relay *r, Str reason) {
   snprintf(r->refusal, sizeof(r->refusal), "%.*s", STR_FMT(reason));
@@ -125,6 +123,7 @@ static void on_progress(void *arg) {
   Relay *r = arg;
   KafkaProgress progress;
   kafka_producer_progress(r->producer, &progress);
+  assert(progress.confirmed <= r->produced);
   while (r->confirmed < progress.confirmed)
     r->bytes -= r->sent[++r->confirmed % RECORDS].size;
   if (!r->stream)
@@ -139,12 +138,13 @@ static void on_progress(void *arg) {
 static void open_producer(Relay *r) {
   r->produced = r->confirmed = r->bytes = 0;
   r->alone = false;
-  r->producer = kafka_producer_new(&(KafkaProducerConfig){r->config.brokers, on_progress, r});
+  r->producer =
+      kafka_producer_new(&(KafkaProducerConfig){.brokers = r->config.brokers, .on_progress = on_progress, .arg = r});
 }
 
 /* A broker refuses a whole batch, for being larger than the topic takes as well as for one record in it. The client
- * library makes no smaller one of it, so its records are sent one by one when they come again: then each goes that can,
- * and what is behind one that cannot is not written again and again. */
+ * library does not split it, so its records are sent one by one when they come again: then each is written that can be,
+ * and what follows one that cannot is not written over and over. */
 static void send_alone(Relay *r, int64_t from) {
   r->alone_from = r->alone_to = 0;
   for (int64_t n = from; n <= r->produced; n++) {
@@ -162,7 +162,7 @@ static void replace_failed_producer(Relay *r) {
   kafka_producer_progress(r->producer, &progress);
   if (!progress.failed)
     return;
-  LOG(WARN, "relay", "Kafka refused a record, beginning again behind the last confirmed transaction: %.*s",
+  LOG(WARN, "relay", "Kafka refused a record, restarting behind the last confirmed transaction: %.*s",
       STR_FMT(kafka_producer_error(r->producer)));
   r->kafka_errors++;
   metric_add(metrics.kafka_errors, 1);
@@ -345,7 +345,7 @@ static const StreamHandler handler = {.forget = forget_ends,
                                       .settled = take_settled,
                                       .ended = end_refused};
 
-/* Again and again until the catalog has answered, and where tables are wanted until there are some. */
+/* Retries until the catalog has responded, and where tables are wanted until there are some. */
 static int check_tables(Relay *r, const char *publication, bool wanted) {
   for (bool logged = false;; logged = true) {
     SCOPED_ARENA arena = arena_new();
@@ -358,12 +358,12 @@ static int check_tables(Relay *r, const char *publication, bool wanted) {
     if (!logged && rc == E_NOT_FOUND)
       LOG(WARN, "relay", "publication %s has no tables; waiting for them", publication);
     else if (!logged)
-      LOG(WARN, "relay", "the publication's tables cannot be checked, trying again: %s", err_info(rc)->title);
+      LOG(WARN, "relay", "the publication's tables cannot be checked, retrying: %s", err_info(rc)->title);
     TRY(fiber_sleep(RETRY_US));
   }
 }
 
-/* No type that cannot be sent is met in the middle of a transaction if it was there from the beginning. */
+/* Checked before anything is read, so that a type that cannot be sent is not first met amid a transaction. */
 static void start_stream(void *arg) {
   Relay *r = arg;
   const RelayConfig *c = &r->config;
@@ -371,14 +371,17 @@ static void start_stream(void *arg) {
   if (rc == E_OK && c->fallback)
     rc = check_tables(r, c->fallback, false);
   if (rc == E_OK)
-    r->stream = stream_new(&(StreamConfig){c->dsn, c->slot, c->publication, c->fallback, "relay"}, &handler, r);
+    r->stream = stream_new(
+        &(StreamConfig){
+            .dsn = c->dsn, .slot = c->slot, .publication = c->publication, .fallback = c->fallback, .logger = "relay"},
+        &handler, r);
   else if (rc == E_REFUSED)
     end_refused(r);
   r->starter = NULL;
   fiber_wake(r->closer);
 }
 
-/* One that finds no room is left out: what waits already tells readers that we live. */
+/* Skipped where there is no room: what waits already shows readers that the relay is alive. */
 static void beat(void *arg) {
   Relay *r = arg;
   SCOPED_ARENA arena = arena_new();
@@ -414,13 +417,13 @@ static void show_gauges(void *arg) {
 Relay *relay_new(const RelayConfig *config) {
   Relay *r = calloc(1, sizeof(*r));
   if (!r)
-    abort();
+    die("out of memory");
   r->config = *config;
   open_producer(r);
   r->starter = fiber_start("relay: start", start_stream, r);
   r->heart = config->heartbeat_us > 0 ? fiber_start("relay: heartbeat", beat, r) : NULL;
   if (!r->starter || (config->heartbeat_us > 0 && !r->heart))
-    abort(); /* at start there is room for them, or the limit is a defect */
+    die("no fibers for the relay"); /* at start there is room for them, or the limit is a defect */
   metrics_collector(show_gauges, r);
   return r;
 }
@@ -464,7 +467,7 @@ void relay_close(Relay *r, int64_t deadline_us, int64_t end_us) {
   while (rc == E_OK && r->transaction_us)
     rc = fiber_wait("relay: end of the transaction", deadline_us);
   if (kafka_producer_flush(r->producer, deadline_us) < 0)
-    LOG(WARN, "relay", "%lld records were not confirmed; they will be sent again",
+    LOG(WARN, "relay", "%lld records were not confirmed and will be sent again",
         (long long)(r->produced - r->confirmed));
   if (r->stream)
     stream_close(r->stream);

@@ -16,7 +16,7 @@ typedef struct RelayConfig { /* all strings outlive the relay */
   bool tombstones, truncates; /* whether they are published */
   int64_t heartbeat_us;       /* 0: none */
   int64_t in_flight_bytes;    /* handed to Kafka and not confirmed, at most; one record may be larger */
-  void (*refused)(void *arg); /* in a fiber: the relay has stopped for good, see relay_refusal */
+  void (*refused)(void *arg); /* in a fiber: the relay has stopped and does not resume, see relay_refusal */
   void *arg;
 } RelayConfig;
 
@@ -36,8 +36,8 @@ void relay_prepare(void);                    /* registers the metrics; before re
 Relay *relay_new(const RelayConfig *config); /* in a fiber */
 void relay_status(const Relay *r, RelayStatus *ret);
 Str relay_refusal(const Relay *r); /* why it has stopped; absent while it has not */
-/* In a fiber: finishes the transaction in work and waits for the broker until the deadline, tells PostgreSQL the
- * position reached, leaves the broker until end_us, frees the relay. */
+/* In a fiber: finishes the transaction in work and waits for the broker until the deadline, reports the
+ * position reached to PostgreSQL, closes the producer by end_us, frees the relay. */
 void relay_close(Relay *r, int64_t deadline_us, int64_t end_us);
 
 #endif

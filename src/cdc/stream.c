@@ -1,24 +1,26 @@
-/* The stream of a replication slot. The position told to the server never stands inside a transaction and never passes
- * what the handler confirmed. A handler that waits stops the reading: the server then keeps the rest in its WAL, and
- * still hears from us. */
+/* The stream of a replication slot. The position reported to the server never stands inside a transaction and never
+ * passes what the handler confirmed. A handler that waits stops the reading: the server then keeps the rest in its WAL,
+ * and still gets a status every second. */
 #include "cdc/stream.h"
 
+#include "base/backoff.h"
 #include "db/replication.h"
 #include "log/log.h"
 #include "rt/clock.h"
 #include "rt/fiber.h"
+#include "rt/random.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#define ORIGIN_MOST       512     /* bytes of a replication origin's name, as PostgreSQL bounds it */
-#define STATUS_US         1000000 /* a confirmed position is told this often, and whenever the server asks */
-#define SILENCE_ASK_US    5000000
-#define RETRY_FIRST_US    50000
-#define RETRY_MOST_US     2000000
-#define RETRY_BUSY_US     1000000
+#define ORIGIN_MAX        512           /* bytes of a replication origin's name, as PostgreSQL bounds it */
+#define STATUS_US         (1 * SECONDS) /* a status is sent this often, and whenever the server requests one */
+#define PROBE_US          (5 * SECONDS) /* after so long a silence a status requests a response */
+#define RETRY_FIRST_US    (50 * MILLISECONDS)
+#define RETRY_MAX_US      (2 * SECONDS)
+#define RETRY_BUSY_US     (1 * SECONDS)
 #define POSTGRES_EPOCH_US INT64_C(946684800000000)
 
 struct Stream {
@@ -32,10 +34,11 @@ struct Stream {
   Arena *scratch;
   bool reading, waiting, in_transaction;
   RecordSource at;
-  char origin[ORIGIN_MOST];                      /* at.origin points here */
-  uint64_t first_lsn, received_lsn, flushed_lsn; /* of this connection; 0: none yet */
-  int64_t heard_us, told_us, failures;
-  bool asked;           /* the server wants a status */
+  char origin[ORIGIN_MAX]; /* at.origin points here */
+  /* Of this connection; 0: none yet. handed_lsn: all before it was handed over, between transactions. */
+  uint64_t first_lsn, received_lsn, handed_lsn, flushed_lsn;
+  int64_t last_received_us, last_status_us, failures;
+  bool requested;       /* the server wants a status */
   bool failed;          /* the connection is to end */
   bool announced;       /* in the log */
   bool fallen_back;     /* this connection reads the fallback */
@@ -58,7 +61,7 @@ static int keep_table(Stream *s, uint32_t id, Str payload) {
   if (!table) {
     table = calloc(1, sizeof(*table));
     if (!table)
-      abort();
+      die("out of memory");
     table->arena = arena_new();
     table->next = s->tables;
     s->tables = table;
@@ -107,7 +110,7 @@ static int take_begin(Stream *s, const PgoMessage *m) {
 }
 
 static int take_origin(Stream *s, const PgoMessage *m) {
-  size_t n = m->origin.name.n < ORIGIN_MOST ? m->origin.name.n : ORIGIN_MOST;
+  size_t n = m->origin.name.n < ORIGIN_MAX ? m->origin.name.n : ORIGIN_MAX;
   memcpy(s->origin, m->origin.name.p, n);
   s->at.origin = (Str){s->origin, n};
   s->at.origin_lsn = m->origin.lsn;
@@ -116,6 +119,7 @@ static int take_origin(Stream *s, const PgoMessage *m) {
 
 /* Between transactions. */
 static void settle(Stream *s, uint64_t lsn, int64_t commit_us) {
+  s->handed_lsn = lsn > s->handed_lsn ? lsn : s->handed_lsn;
   s->handler->settled(s->arg, lsn, commit_us);
   if (s->return_lsn && lsn >= s->return_lsn)
     s->settled_lsn = lsn;
@@ -163,22 +167,22 @@ static int take_data(Stream *s, const PgoFrame *frame) {
 static int take_frame(Stream *s, Str bytes) {
   PgoFrame frame;
   TRY(pgoutput_frame(bytes, &frame));
-  s->heard_us = clock_now_us();
+  s->last_received_us = clock_now_us();
   if (!s->first_lsn)
     s->first_lsn = frame.type == 'w' ? frame.start_lsn : frame.end_lsn;
   if (frame.end_lsn > s->received_lsn)
     s->received_lsn = frame.end_lsn;
   if (frame.type == 'w')
     return take_data(s, &frame);
-  s->asked |= frame.reply;
+  s->requested |= frame.reply;
   if (!s->in_transaction)
     settle(s, frame.end_lsn, 0);
   return E_OK;
 }
 
-static int tell_status(Stream *s) {
+static int send_status(Stream *s) {
   int64_t now_us = clock_now_us();
-  bool ask = now_us - s->heard_us > SILENCE_ASK_US;
+  bool probe = now_us - s->last_received_us > PROBE_US;
   SCOPED_ARENA arena = arena_new();
   Buf status = {.arena = arena};
   buf_char(&status, 'r');
@@ -186,9 +190,9 @@ static int tell_status(Stream *s) {
   buf_be64(&status, s->flushed_lsn);
   buf_be64(&status, s->flushed_lsn);
   buf_be64(&status, (uint64_t)(clock_unix_us() - POSTGRES_EPOCH_US));
-  buf_char(&status, ask ? 1 : 0);
-  s->asked = false;
-  s->told_us = now_us;
+  buf_char(&status, probe ? 1 : 0);
+  s->requested = false;
+  s->last_status_us = now_us;
   if (!s->announced) /* not before it has lasted: a bad publication fails only after the start */
     LOG(INFO, s->config.logger, "reading slot %s", s->config.slot);
   s->announced = true;
@@ -196,17 +200,17 @@ static int tell_status(Stream *s) {
 }
 
 static bool status_is_due(const Stream *s) {
-  return s->asked || clock_now_us() - s->told_us >= STATUS_US;
+  return s->requested || clock_now_us() - s->last_status_us >= STATUS_US;
 }
 
 int stream_pause(Stream *s, const char *why) {
-  int rc = fiber_wait(why, s->told_us + STATUS_US);
-  s->heard_us = clock_now_us(); /* nobody listened */
+  int rc = fiber_wait(why, s->last_status_us + STATUS_US);
+  s->last_received_us = clock_now_us(); /* nobody read */
   if (rc < 0 && rc != E_TIMEOUT)
     return rc;
   if (s->failed)
     return E_UNAVAILABLE;
-  return status_is_due(s) ? tell_status(s) : E_OK;
+  return status_is_due(s) ? send_status(s) : E_OK;
 }
 
 /* The publication itself is read from the next connection on. It begins behind what is confirmed, and all is: what the
@@ -214,23 +218,23 @@ int stream_pause(Stream *s, const char *why) {
 static int end_fallback(Stream *s) {
   while (s->flushed_lsn < s->settled_lsn)
     TRY(stream_pause(s, "stream: end of the fallback"));
-  LOG(INFO, s->config.logger, "slot %s: publication %s is read again, from %X/%X on", s->config.slot,
-      s->config.publication, (unsigned)(s->settled_lsn >> 32), (unsigned)s->settled_lsn);
-  return tell_status(s);
+  LOG(INFO, s->config.logger, "slot %s: reading publication %s again from %X/%X", s->config.slot, s->config.publication,
+      (unsigned)(s->settled_lsn >> 32), (unsigned)s->settled_lsn);
+  return send_status(s);
 }
 
 /* E_OK: the fallback is over. */
 static int read_on(Stream *s) {
   while (!s->failed && !s->settled_lsn) {
     if (status_is_due(s))
-      TRY(tell_status(s));
+      TRY(send_status(s));
     Str message = {0};
-    int rc = replication_read(s->connection, &message, s->told_us + STATUS_US);
+    int rc = replication_read(s->connection, &message, s->last_status_us + STATUS_US);
     s->falls_back = rc == E_NOT_FOUND && s->config.fallback && !s->fallen_back;
     TRY(rc);
     if (rc > 0)
       TRY(take_frame(s, message));
-    else if (clock_now_us() - s->heard_us > REPLICATION_SILENCE_US)
+    else if (clock_now_us() - s->last_received_us > REPLICATION_SILENCE_US)
       return E_TIMEOUT;
   }
   return s->failed ? E_UNAVAILABLE : end_fallback(s);
@@ -247,7 +251,7 @@ static int choose_publication(Stream *s, const char **ret) {
     return E_OK;
   TRY(replication_known_since(s->connection, s->config.publication, &s->return_lsn));
   if (!s->return_lsn)
-    LOG(WARN, s->config.logger, "there is no publication %s; %s is read until the connection ends",
+    LOG(WARN, s->config.logger, "publication %s does not exist; reading %s until the connection ends",
         s->config.publication, s->config.fallback);
   return E_OK;
 }
@@ -261,12 +265,12 @@ static int read_stream(Stream *s) {
   TRY(replication_start(s->connection, s->config.slot, publication));
   s->reading = true;
   s->falls_back = s->waiting = false;
-  s->heard_us = s->told_us = clock_now_us();
+  s->last_received_us = s->last_status_us = clock_now_us();
   s->at = (RecordSource){.database = str_from(replication_database(s->connection))};
   int rc = read_on(s);
   bool ours = rc == E_CANCELED || rc == E_REFUSED || s->failed; /* the end */
-  if (ours && tell_status(s) < 0) /* spares the next reader the repeats, no more than that */
-    LOG(DEBUG, s->config.logger, "slot %s: the last position was not told", s->config.slot);
+  if (ours && send_status(s) < 0)                               /* it only spares the next reader repeats */
+    LOG(DEBUG, s->config.logger, "slot %s: the last position was not reported", s->config.slot);
   return rc;
 }
 
@@ -285,15 +289,15 @@ static void log_problem(Stream *s, int rc) {
 
 /* The positions too: a server restored from elsewhere may count them anew. */
 static void forget(Stream *s) {
-  s->reading = s->in_transaction = s->asked = s->announced = false;
-  s->first_lsn = s->received_lsn = s->flushed_lsn = 0;
+  s->reading = s->in_transaction = s->requested = s->announced = false;
+  s->first_lsn = s->received_lsn = s->handed_lsn = s->flushed_lsn = 0;
   s->handler->forget(s->arg);
   s->failed = false;
   drop_tables(s);
 }
 
 static void count_problem(Stream *s, int rc) {
-  if (s->failed || rc == E_OK || rc == E_CANCELED || rc == E_REFUSED) /* who made it fail says why */
+  if (s->failed || rc == E_OK || rc == E_CANCELED || rc == E_REFUSED) /* whose cause logs it */
     return;
   s->waiting = rc == E_BUSY;
   s->failures += rc != E_BUSY;
@@ -302,12 +306,12 @@ static void count_problem(Stream *s, int rc) {
 
 static void read_forever(void *arg) {
   Stream *s = arg;
-  int64_t wait_us = RETRY_FIRST_US;
+  int attempts = 0;
   for (int rc = E_OK; rc != E_CANCELED && rc != E_REFUSED;) {
     int64_t started_us = clock_now_us();
     rc = read_stream(s);
-    if (clock_now_us() - started_us > RETRY_MOST_US) { /* it did work meanwhile */
-      wait_us = RETRY_FIRST_US;
+    if (clock_now_us() - started_us > RETRY_MAX_US) { /* it did work meanwhile */
+      attempts = 0;
       s->problem[0] = 0;
     }
     count_problem(s, rc);
@@ -317,8 +321,8 @@ static void read_forever(void *arg) {
     if (rc == E_REFUSED)
       s->handler->ended(s->arg);
     else if (rc != E_CANCELED)
-      rc = fiber_sleep(rc == E_BUSY ? RETRY_BUSY_US : wait_us);
-    wait_us = wait_us * 2 < RETRY_MOST_US ? wait_us * 2 : RETRY_MOST_US;
+      rc = fiber_sleep(rc == E_BUSY ? RETRY_BUSY_US
+                                    : backoff_us(attempts++, RETRY_FIRST_US, RETRY_MAX_US, random_u64()));
   }
   s->reader = NULL;
   fiber_wake(s->closer);
@@ -327,14 +331,14 @@ static void read_forever(void *arg) {
 Stream *stream_new(const StreamConfig *config, const StreamHandler *handler, void *arg) {
   Stream *s = calloc(1, sizeof(*s));
   if (!s)
-    abort();
+    die("out of memory");
   s->config = *config;
   s->handler = handler;
   s->arg = arg;
   s->scratch = arena_new();
   s->reader = fiber_start(config->logger, read_forever, s);
   if (!s->reader)
-    abort(); /* started with the process, before any load */
+    die("no fiber for the stream of slot %s", config->slot); /* started with the process, before any load */
   return s;
 }
 
@@ -359,6 +363,7 @@ void stream_fail(Stream *s) {
 }
 
 void stream_confirm(Stream *s, uint64_t lsn) {
+  assert(lsn <= s->handed_lsn);
   if (lsn > s->flushed_lsn)
     s->flushed_lsn = lsn;
   if (s->settled_lsn)

@@ -1,7 +1,7 @@
-/* Stream: a replication slot read for as long as the process lives. One fiber connects, decodes, answers the server and
- * begins anew after every loss; a handler gets what it reads, in order, in that fiber, and may wait in it. The position
- * confirmed to the server is the handler's to move; until then the server keeps what was sent, and sends it again on
- * the next connection. Only one process reads a slot; the others wait until it is free. */
+/* Stream: a replication slot read for as long as the process lives. One fiber connects, decodes, reports to the
+ * server and reconnects after every loss; a handler gets what it reads, in order, in that fiber, and may wait in it.
+ * The position confirmed to the server is the handler's to move; until then the server keeps what was sent, and sends
+ * it again on the next connection. Only one process reads a slot; the others wait until it is free. */
 #ifndef SKALD_CDC_STREAM_H
 #define SKALD_CDC_STREAM_H
 
@@ -20,7 +20,7 @@ typedef struct StreamStatus {
   bool connected;    /* it reads */
   bool waiting;      /* another process reads the slot */
   int64_t lag_bytes; /* of WAL received on this connection and not confirmed */
-  int64_t failures;  /* connections lost or not made so far, those not counted that stream_fail ended */
+  int64_t failures;  /* connections lost or not made so far, without those that stream_fail ended */
 } StreamStatus;
 
 typedef struct StreamTable { /* a table as announced on this connection */
@@ -49,14 +49,15 @@ typedef struct StreamHandler {
 
 /* In a fiber. */
 Stream *stream_new(const StreamConfig *config, const StreamHandler *handler, void *arg);
-void stream_close(Stream *s); /* in another fiber: tells the last confirmed position, frees the stream */
-/* Waits in the stream's fiber until stream_wake, or a while, and tells the server that we live. E_CANCELED, or an error
- * of the connection. */
+void stream_close(Stream *s); /* in another fiber: reports the last confirmed position, frees the stream */
+/* Waits in the stream's fiber until stream_wake, or until a status is due, and sends that. E_CANCELED, or an error of
+ * the connection. */
 MUST_CHECK int stream_pause(Stream *s, const char *why);
 void stream_wake(Stream *s);
 /* Ends the connection, or the one that is being made: everything not confirmed comes again. */
 void stream_fail(Stream *s);
-void stream_confirm(Stream *s, uint64_t lsn); /* all before lsn is stored */
+/* All before lsn is stored. It must have been settled on this connection. */
+void stream_confirm(Stream *s, uint64_t lsn);
 void stream_status(const Stream *s, StreamStatus *ret);
 
 #endif

@@ -7,9 +7,9 @@
 #include "rt/clock.h"
 #include "rt/fiber.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define CHUNK_EVENTS 256
 #define CHUNK_BYTES  (2 * 1024 * 1024)
@@ -88,7 +88,7 @@ static void settle(WalSource *s) {
     stream_confirm(s->stream, s->filling->settled_lsn);
 }
 
-/* What was not done will come again from the confirmed position, also what the consumer holds. */
+/* What is not done comes again from the confirmed position, what the consumer holds too. */
 static void forget_chunks(void *arg) {
   WalSource *s = arg;
   s->in_transaction = false;
@@ -105,7 +105,7 @@ static int begin_transaction(void *arg, uint64_t commit_lsn) {
   return E_OK;
 }
 
-/* The consumer reads numbers exactly, and what type a column has is its own affair: nothing is refused. */
+/* Numbers are sent exactly, and the consumer knows its columns' types: nothing is refused. */
 static int prepare_table(void *arg, StreamTable *table) {
   const WalSource *s = arg;
   RecordStyle style = {.prefix = str_from(s->config.name), .decimals = DECIMALS_EXACT};
@@ -128,7 +128,7 @@ static int add_change(void *arg, const StreamTable *table, char op, const Record
   return E_OK;
 }
 
-/* What cannot be decoded is handed on as it is: the consumer will find it is no event, and keep it where people look.
+/* What cannot be decoded is handed on as it is: the consumer finds that it is no event and stores it as a dead letter.
  */
 static int add_malformed(void *arg, Str payload, int code) {
   WalSource *s = arg;
@@ -159,6 +159,7 @@ static const StreamHandler handler = {.forget = forget_chunks,
 
 static int wal_next(Source *source, ChangeBatch *ret) {
   WalSource *s = (WalSource *)source;
+  assert(!s->handed && !s->consumer);
   s->consumer = fiber_current();
   int rc = E_OK;
   while (rc == E_OK && !is_ready(s))
@@ -176,6 +177,7 @@ static int wal_next(Source *source, ChangeBatch *ret) {
 
 static void wal_done(Source *source) {
   WalSource *s = (WalSource *)source;
+  assert(s->handed);
   stream_confirm(s->stream, s->handed->settled_lsn);
   clear(s->handed);
   s->handed = NULL;
@@ -193,7 +195,7 @@ static void wal_status(const Source *source, SourceStatus *ret) {
 }
 
 static void wal_close(Source *source, int64_t deadline_us) {
-  (void)deadline_us; /* it waits for nobody else */
+  (void)deadline_us; /* nothing here can hang */
   WalSource *s = (WalSource *)source;
   stream_close(s->stream);
   arena_free(s->chunks[0].arena);
@@ -204,13 +206,17 @@ static void wal_close(Source *source, int64_t deadline_us) {
 Source *wal_source_new(const WalConfig *config) {
   WalSource *s = calloc(1, sizeof(*s));
   if (!s)
-    abort();
-  s->source = (Source){wal_next, wal_done, wal_status, wal_close};
+    die("out of memory");
+  s->source = (Source){.next = wal_next, .done = wal_done, .status = wal_status, .close = wal_close};
   s->config = *config;
   s->chunks[0].arena = arena_new();
   s->chunks[1].arena = arena_new();
   s->filling = &s->chunks[0];
-  s->stream =
-      stream_new(&(StreamConfig){config->dsn, config->slot, config->publication, config->fallback, "wal"}, &handler, s);
+  s->stream = stream_new(&(StreamConfig){.dsn = config->dsn,
+                                         .slot = config->slot,
+                                         .publication = config->publication,
+                                         .fallback = config->fallback,
+                                         .logger = "wal"},
+                         &handler, s);
   return &s->source;
 }

@@ -62,22 +62,22 @@ static Str text_of(const msgpack_object *o) {
   return o->type == MSGPACK_OBJECT_STR ? (Str){o->via.str.ptr, o->via.str.size} : (Str){0};
 }
 
-static bool acknowledges(const msgpack_object *answer, Str id) {
-  if (answer->type != MSGPACK_OBJECT_MAP)
+static bool acknowledges(const msgpack_object *response, Str id) {
+  if (response->type != MSGPACK_OBJECT_MAP)
     return false;
-  for (uint32_t i = 0; i < answer->via.map.size; i++) {
-    const msgpack_object_kv *member = &answer->via.map.ptr[i];
+  for (uint32_t i = 0; i < response->via.map.size; i++) {
+    const msgpack_object_kv *member = &response->via.map.ptr[i];
     if (str_eq(text_of(&member->key), STR("ack")))
       return str_eq(text_of(&member->val), id);
   }
   return false;
 }
 
-int fluent_ack(Str answer, Str id) {
+int fluent_ack(Str response, Str id) {
   msgpack_unpacked found;
   size_t end = 0;
   msgpack_unpacked_init(&found);
-  msgpack_unpack_return rc = msgpack_unpack_next(&found, answer.p, answer.n, &end);
+  msgpack_unpack_return rc = msgpack_unpack_next(&found, response.p, response.n, &end);
   bool whole = rc == MSGPACK_UNPACK_SUCCESS || rc == MSGPACK_UNPACK_EXTRA_BYTES;
   bool ok = whole && acknowledges(&found.data, id);
   msgpack_unpacked_destroy(&found);

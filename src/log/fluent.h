@@ -12,6 +12,6 @@ void fluent_entry(Buf *out, const LogRecord *record, Str json);
 void fluent_head(Buf *out, Str tag, size_t size);
 void fluent_tail(Buf *out, int entries, Str id);
 /* 1: it acknowledges id. 0: there must be more to come. E_MALFORMED: anything else. */
-MUST_CHECK int fluent_ack(Str answer, Str id);
+MUST_CHECK int fluent_ack(Str response, Str id);
 
 #endif

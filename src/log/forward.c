@@ -12,6 +12,7 @@
 #include "rt/random.h"
 #include "rt/resolve.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <netdb.h>
 #include <stdarg.h>
@@ -23,12 +24,12 @@
 
 #define CHUNKS         16
 #define CHUNK_BYTES    (64 * 1024)
-#define GATHER_US      20000    /* lines of so long a time go together */
-#define CONNECT_US     5000000  /* for one address */
-#define TAKE_US        10000000 /* from the first byte of a chunk to its acknowledgement */
-#define RETRY_FIRST_US 250000
-#define RETRY_MOST_US  15000000
-#define ANSWER_MOST    512
+#define GATHER_US      (20 * MILLISECONDS) /* lines of so long a time are sent together */
+#define CONNECT_US     (5 * SECONDS)       /* for one address */
+#define ACK_US         (10 * SECONDS)      /* from the first byte of a chunk to its acknowledgement */
+#define RETRY_FIRST_US (250 * MILLISECONDS)
+#define RETRY_MAX_US   (15 * SECONDS)
+#define RESPONSE_MAX   512
 
 typedef struct Chunk {
   Buf entries;
@@ -49,7 +50,7 @@ static struct {
   bool idle;  /* the fiber waits for lines */
   int socket; /* -1: none */
   Fd *watch;
-  bool down; /* as last told */
+  bool down; /* as last logged */
   char reason[128];
   Metric *forwarded, *lost, *connected;
   LogForwardReport *report;
@@ -70,7 +71,7 @@ void log_forward_to(const char *address, const char *tag, LogForwardReport *repo
     return;
   f.report = report_to;
   if (config_address(str_from(address), &host, &port) < 0 || host.n >= sizeof(f.host))
-    abort(); /* the option's type has let it through */
+    die("LOG_FORWARD is no address: %s", address); /* the option's type has let it through */
   f.address = address;
   f.tag = str_from(tag);
   snprintf(f.host, sizeof(f.host), "%.*s", STR_FMT(host));
@@ -85,7 +86,7 @@ static Chunk *chunk_at(int i) {
   return &f.chunks[(f.first + i) % CHUNKS];
 }
 
-/* The one that takes so many bytes more; NULL: the queue is full. */
+/* The chunk with room for so many more bytes; NULL: the queue is full. */
 static Chunk *chunk_with_room(size_t n) {
   Chunk *last = f.count > (f.sending ? 1 : 0) ? chunk_at(f.count - 1) : NULL;
   if (last && last->entries.n + n <= CHUNK_BYTES)
@@ -133,7 +134,7 @@ static int broken(const char *what, int error) {
 
 static int timed_out(const char *what, int rc) {
   if (rc == E_TIMEOUT)
-    snprintf(f.reason, sizeof(f.reason), "%s: no answer in time", what);
+    snprintf(f.reason, sizeof(f.reason), "%s: timed out", what);
   return rc;
 }
 
@@ -192,9 +193,9 @@ static int write_all(Str bytes, int64_t deadline_us) {
   return E_OK;
 }
 
-/* How many bytes came; 0: none yet. */
-static int receive(char *out, size_t most) {
-  ssize_t n = recv(f.socket, out, most, 0);
+/* The number of bytes received; 0: none yet. */
+static int receive(char *out, size_t max) {
+  ssize_t n = recv(f.socket, out, max, 0);
   if (n > 0)
     return (int)n;
   if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -203,15 +204,15 @@ static int receive(char *out, size_t most) {
 }
 
 static int read_ack(Str id, int64_t deadline_us) {
-  char answer[ANSWER_MOST];
+  char response[RESPONSE_MAX];
   size_t n = 0;
   for (;;) {
-    int got = receive(answer + n, sizeof(answer) - n);
+    int got = receive(response + n, sizeof(response) - n);
     TRY(got);
     n += (size_t)got;
-    int rc = n > 0 ? fluent_ack((Str){answer, n}, id) : 0;
-    if (rc < 0 || n == sizeof(answer)) {
-      snprintf(f.reason, sizeof(f.reason), "what it answers is no acknowledgement");
+    int rc = n > 0 ? fluent_ack((Str){response, n}, id) : 0;
+    if (rc < 0 || n == sizeof(response)) {
+      snprintf(f.reason, sizeof(f.reason), "the response is not an acknowledgement");
       return E_UNAVAILABLE;
     }
     if (rc > 0)
@@ -222,7 +223,7 @@ static int read_ack(Str id, int64_t deadline_us) {
 }
 
 static int send_chunk(Chunk *c) {
-  int64_t deadline_us = clock_now_us() + TAKE_US;
+  int64_t deadline_us = clock_now_us() + ACK_US;
   if (!f.sending)
     uuid_format(uuid_new(), c->id);
   f.sending = true;
@@ -232,6 +233,7 @@ static int send_chunk(Chunk *c) {
   fluent_tail(&f.message, c->lines, str_from(c->id));
   TRY(write_all(buf_view(&f.message), deadline_us));
   TRY(read_ack(str_from(c->id), deadline_us));
+  assert(c == chunk_at(0) && f.count > 0);
   metric_add(f.forwarded, c->lines);
   f.first = (f.first + 1) % CHUNKS;
   f.count--;
@@ -248,21 +250,21 @@ __attribute__((format(printf, 2, 3))) static void report(LogLevel level, const c
   f.report(level, text);
 }
 
-static void tell_up(void) {
+static void log_up(void) {
   metric_set(f.connected, 1);
   if (f.down)
     report(LOG_INFO, "forwarding to %s again", f.address);
   f.down = false;
 }
 
-static void tell_down(void) {
+static void log_down(void) {
   metric_set(f.connected, 0);
   if (!f.down)
-    report(LOG_WARN, "nothing can be forwarded to %s, trying on: %s", f.address, f.reason);
+    report(LOG_WARN, "cannot forward to %s, retrying: %s", f.address, f.reason);
   f.down = true;
 }
 
-static void tell_lost(void) {
+static void log_lost(void) {
   if (f.reported == f.dropped)
     return;
   uint64_t lost = f.dropped - f.reported;
@@ -291,8 +293,8 @@ static int forward_lines(bool *ret_any) {
     TRY(wait_for_lines());
     TRY(send_chunk(chunk_at(0)));
     *ret_any = true;
-    tell_up();
-    tell_lost();
+    log_up();
+    log_lost();
   }
 }
 
@@ -305,9 +307,9 @@ static void forward(void *arg) {
     close_connection();
     if (any)
       attempts = 0;
-    tell_down();
+    log_down();
     if (rc != E_CANCELED)
-      rc = fiber_sleep(backoff_us(attempts++, RETRY_FIRST_US, RETRY_MOST_US, random_u64()));
+      rc = fiber_sleep(backoff_us(attempts++, RETRY_FIRST_US, RETRY_MAX_US, random_u64()));
   }
 }
 
@@ -316,7 +318,7 @@ void log_forward_run(void) {
     return;
   f.fiber = fiber_start("log forward", forward, NULL);
   if (!f.fiber)
-    abort(); /* at start there is room for it, or the limit is a defect */
+    die("no fiber for the log's forwarder"); /* at start there is room for it, or the limit is a defect */
 }
 
 void log_forward_drain(int64_t deadline_us) {
@@ -328,5 +330,5 @@ void log_forward_drain(int64_t deadline_us) {
   for (int i = 0; i < f.count; i++)
     left += chunk_at(i)->lines;
   if (left > 0)
-    report(LOG_WARN, "at the end %d lines were not forwarded", left);
+    report(LOG_WARN, "%d lines were not forwarded before the end", left);
 }

@@ -1,6 +1,6 @@
 /* Log lines sent to a Fluent Bit or Fluentd. They wait in a bounded queue; a fiber of each worker connects, sends chunk
- * after chunk, each until it is acknowledged, and comes back after every loss. With the queue full new lines are lost
- * and counted. Nobody ever waits for it. */
+ * after chunk, each until it is acknowledged, and reconnects after every loss. With the queue full new lines are lost
+ * and counted. No caller ever waits for it. */
 #ifndef SKALD_LOG_FORWARD_H
 #define SKALD_LOG_FORWARD_H
 

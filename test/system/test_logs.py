@@ -346,7 +346,7 @@ def test_a_receiver_that_is_away_costs_lines_and_no_time():
     port = free_port()
     with opened(OneShop(WORKERS=1, **forwarding(port))) as shop:
         check_unharmed(shop, 4000)
-        told = [one for one in records(shop.server) if one["message"].startswith("nothing can be forwarded to")]
+        told = [one for one in records(shop.server) if one["message"].startswith("cannot forward to")]
         assert len(told) == 1 and told[0]["level"] == "WARN" and "Connection refused" in told[0]["message"]
         with Receiver(port) as receiver:
             wait_for("the number of lost lines", lambda: lost_lines(shop), 60)

@@ -62,6 +62,10 @@ void unit_skip(const char *why) {
   unit.skipped = why;
 }
 
+bool unit_failed(void) {
+  return unit.failed_checks > 0;
+}
+
 Str unit_same(Str s) {
   return s;
 }

@@ -20,6 +20,7 @@ bool unit_check_int(int64_t got, int64_t want, const char *expression, const cha
 bool unit_check_str(Str got, Str want, const char *expression, const char *file, int line);
 Str unit_same(Str s);
 void unit_skip(const char *why); /* the current test cannot run here */
+bool unit_failed(void);          /* whether a check of the current test has failed */
 
 #define TEST(test_name)                                                                                                \
   static void test_##test_name(void);                                                                                  \

@@ -296,7 +296,7 @@ def test_record_that_kafka_refuses_is_sent_until_it_takes_it(place):
     place.run(INSERT, str(uuid.uuid4()), None, 1)
     wait_for("two refusals", lambda: refused_by_kafka(relay) >= 2, 60 * SLOWER)
     assert place.lag() > 0 and place.broker.count(place.topic) == 0
-    assert "Kafka refused a record, beginning again behind the last confirmed transaction" in relay.text()
+    assert "Kafka refused a record, restarting behind the last confirmed transaction" in relay.text()
     assert metric(relay, "skald_relay_errors_total", at="postgres") == 0
     place.broker.set_topic(place.topic, "max.message.bytes", 100_000)
     wait_for("the row", lambda: place.broker.count(place.topic) == 1, 60 * SLOWER)
