@@ -34,8 +34,6 @@ struct Db {
   Metric *errors[DB_ERRORS];
 };
 
-static Uuid next_hot_key;
-
 static void add_metrics(Db *db) {
   static const MetricBuckets sizes = {{1, 2, 4, 8, 16, 32, 64}};
   static const MetricBuckets seconds = {
@@ -289,8 +287,16 @@ void db_conn_changed(Db *db) {
     finish(db, dequeue(db), E_UNAVAILABLE);
 }
 
-void db_hot_key(Uuid key) {
-  next_hot_key = key;
+DbStmt db_hot(Uuid key, DbStmt statement) {
+  statement.hot_key = key;
+  return statement;
+}
+
+static Uuid hot_key_of(const DbStmt *statements, int count) {
+  int i = 0;
+  while (i < count - 1 && uuid_is_nil(statements[i].hot_key))
+    i++;
+  return statements[i].hot_key;
 }
 
 static int wait_group(Db *db, DbGroup *g, int64_t deadline_us) {
@@ -314,8 +320,6 @@ static int wait_group(Db *db, DbGroup *g, int64_t deadline_us) {
 }
 
 int db_group(Db *db, Arena *arena, const DbStmt *statements, int count, DbResult *results, int64_t deadline_us) {
-  Uuid hot_key = next_hot_key;
-  next_hot_key = (Uuid){0};
   int rc = is_down(db) ? E_UNAVAILABLE : db->queued >= QUEUE_MOST ? E_BUSY : E_OK;
   if (rc < 0) {
     count_error(db, rc);
@@ -326,7 +330,7 @@ int db_group(Db *db, Arena *arena, const DbStmt *statements, int count, DbResult
   g->result_arena = arena;
   g->results = results;
   g->count = count;
-  g->hot_key = hot_key;
+  g->hot_key = hot_key_of(statements, count);
   g->statements = ARENA_ARRAY(g->memory, struct DbBound, (size_t)count);
   for (int i = 0; i < count; i++)
     g->statements[i] = db_bind(g->memory, &statements[i]);
