@@ -1,11 +1,14 @@
 /* One pipelined connection to PostgreSQL. Its pipeline is a queue of flights, each ended by a Sync: either one
  * statement being prepared, or a batch of groups, which is one transaction. Statements are prepared in a flight of
  * their own, so that a failing batch never takes a preparation with it. */
+#include "db/conn.h"
+
+#include "base/backoff.h"
 #include "db/connect.h"
-#include "db/pq.h"
 #include "log/log.h"
 #include "rt/clock.h"
 #include "rt/loop.h"
+#include "rt/random.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -14,20 +17,35 @@
 #include <uv.h>
 
 #define BATCHES_IN_FLIGHT 2 /* PostgreSQL works on one while the next is being filled; measured: 1 costs a third */
-#define STUCK_US          13000000
-#define WATCH_US          1000000
-#define RETRY_FIRST_US    50000
-#define RETRY_MOST_US     1000000
-#define CONNECT_US        5000000
+#define STALLED_US        (100 * MILLISECONDS)
+#define WATCH_US          (1 * SECONDS)
+#define HEARTBEAT_US      (5 * SECONDS)
+#define RETRY_FIRST_US    (50 * MILLISECONDS)
+#define RETRY_MAX_US      (1 * SECONDS)
+
+/* What the server itself ends. It keeps the results of a flight back until its end, so a flight may be silent for as
+ * long as all its statements may run, and MARGIN_US for its commit and the way. */
+#define SESSION_OPTIONS "-c statement_timeout=10s -c lock_timeout=3s"
+#define STATEMENT_US    (10 * SECONDS)
+#define MARGIN_US       (3 * SECONDS)
+
+#define READ_ONLY "the server takes no writes"
+
+const DbFlight *db_conn_flight(const DbConn *c, int i) {
+  assert(i >= 0 && i < c->flight_count);
+  return &c->flights[(c->flight_first + i) % DB_FLIGHTS_MAX];
+}
 
 static DbFlight *flight(DbConn *c, int i) {
-  return &c->flights[(c->flight_first + i) % DB_FLIGHTS];
+  return &c->flights[(c->flight_first + i) % DB_FLIGHTS_MAX];
 }
 
 static DbFlight *add_flight(DbConn *c) {
-  assert(c->flight_count < DB_FLIGHTS);
-  DbFlight *f = flight(c, c->flight_count++);
+  assert(c->flight_count < DB_FLIGHTS_MAX);
+  DbFlight *f = flight(c, c->flight_count);
   *f = (DbFlight){.sent_us = clock_now_us()};
+  if (c->flight_count++ == 0)
+    c->head_us = f->sent_us;
   return f;
 }
 
@@ -46,7 +64,7 @@ static void remember_prepared(DbConn *c, const Sql *sql) {
     c->prepared_cap = old_cap ? old_cap * 2 : 128;
     c->prepared = calloc(c->prepared_cap, sizeof(*c->prepared));
     if (!c->prepared)
-      abort();
+      die("out of memory");
     for (size_t i = 0; i < old_cap; i++)
       if (old[i])
         c->prepared[prepared_slot(c, old[i])] = old[i];
@@ -89,6 +107,17 @@ static void break_conn(DbConn *c) {
   fiber_wake(c->fiber);
 }
 
+/* It takes no more, and is left when what was sent has landed. */
+static void leave_conn(DbConn *c, const char *problem) {
+  if (c->leaving)
+    return;
+  c->leaving = true;
+  c->tried = true;
+  c->up = false;
+  c->problem = problem;
+  db_conn_changed(c->db);
+}
+
 static void flush(DbConn *c) {
   int rc = PQflush(c->pq);
   if (rc < 0)
@@ -128,23 +157,36 @@ static bool prepare_all(DbConn *c, const DbGroup *first) {
   return ok;
 }
 
-bool db_conn_has_room(const DbConn *c) {
-  if (!c->up)
-    return false;
-  int batches = 0;
+bool db_conn_is_stalled(const DbConn *c, int64_t now_us) {
   for (int i = 0; i < c->flight_count; i++)
-    batches += !c->flights[(c->flight_first + i) % DB_FLIGHTS].prepare;
-  return batches < BATCHES_IN_FLIGHT;
+    if (db_conn_flight(c, i)->first && db_conn_flight(c, i)->first->blocked)
+      return true;
+  return c->flight_count > 0 && now_us - c->head_us > STALLED_US;
+}
+
+bool db_conn_has_room(const DbConn *c, int64_t now_us) {
+  return c->up && c->batches < BATCHES_IN_FLIGHT && !db_conn_is_stalled(c, now_us);
 }
 
 void db_conn_send(DbConn *c, DbGroup *first, int groups) {
+  assert(c->up && first && groups > 0);
   bool ok = prepare_all(c, first);
   DbFlight *f = add_flight(c);
+  c->batches++;
   f->first = f->at_group = first;
   f->groups = groups;
   for (DbGroup *g = first; g && ok; g = g->next)
     ok = send_group(c, g);
   if (ok && PQpipelineSync(c->pq))
+    flush(c);
+  else
+    break_conn(c);
+}
+
+/* A Sync alone. A connection that was cut while it was idle is noticed, and so are parameters that have changed. */
+static void send_heartbeat(DbConn *c) {
+  add_flight(c);
+  if (PQpipelineSync(c->pq))
     flush(c);
   else
     break_conn(c);
@@ -181,15 +223,41 @@ static int error_code(const char *sqlstate) {
   return E_INTERNAL;
 }
 
+static void remember_unprepared(DbConn *c, const DbFlight *f, const char *message) {
+  if (c->unprepared.sql)
+    return;
+  c->unprepared.sql = f->prepare;
+  memcpy(c->unprepared.sqlstate, f->sqlstate, sizeof(f->sqlstate));
+  snprintf(c->unprepared.message, sizeof(c->unprepared.message), "%s", message ? message : "");
+}
+
+/* To be logged by the one whose it is, and only if the group ends so: alone it may succeed. */
+static void keep_text(DbFlight *f, const char *sqlstate, const char *message) {
+  DbGroup *g = f->at_group ? f->at_group : f->groups == 1 ? f->first : NULL;
+  const char *text = f->at_group ? f->at_group->statements[f->at_statement].sql->text : "COMMIT";
+  if (g)
+    g->error = arena_printf(g->memory, "SQL error %s: %s in: %s", sqlstate, message, text);
+}
+
+/* An error of the statement, or that of its preparation, which came before it. */
 static void keep_error(DbConn *c, DbFlight *f, const PGresult *res) {
   const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+  const char *message = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
   snprintf(f->sqlstate, sizeof(f->sqlstate), "%s", sqlstate ? sqlstate : "08006");
-  f->error = error_code(f->sqlstate);
-  if (f->error == E_INTERNAL) {
-    const char *text = f->prepare ? f->prepare->text : f->at_group ? f->at_group->statements[0].sql->text : "";
-    LOG(ERROR, "db", "%s: %s: %s in: %s", db_name(c->db), f->sqlstate, PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY),
-        text);
+  if (f->prepare) {
+    f->error = E_INTERNAL;
+    remember_unprepared(c, f, message);
+    return;
   }
+  f->culprit = f->at_group;
+  const Sql *sql = f->at_group ? f->at_group->statements[f->at_statement].sql : NULL;
+  if (sql && sql == c->unprepared.sql && !strcmp(f->sqlstate, "26000")) {
+    memcpy(f->sqlstate, c->unprepared.sqlstate, sizeof(f->sqlstate));
+    message = c->unprepared.message;
+  }
+  f->error = error_code(f->sqlstate);
+  if (f->error == E_INTERNAL)
+    keep_text(f, f->sqlstate, message ? message : "");
 }
 
 static void next_statement(DbFlight *f) {
@@ -202,14 +270,33 @@ static void next_statement(DbFlight *f) {
   }
 }
 
+static bool is_read_only(const DbConn *c) {
+  const char *fresh = PQparameterStatus(c->pq, "default_transaction_read_only");
+  const char *standby = PQparameterStatus(c->pq, "in_hot_standby");
+  return (fresh && !strcmp(fresh, "on")) || (standby && !strcmp(standby, "on"));
+}
+
+static void land_batch(DbConn *c, DbFlight *done) {
+  c->batches--;
+  c->unprepared.sql = NULL;
+  db_flight_landed(c->db, done);
+  if (!strcmp(done->sqlstate, "25006"))
+    leave_conn(c, READ_ONLY);
+}
+
 static void land(DbConn *c) {
   DbFlight done = *flight(c, 0);
-  c->flight_first = (c->flight_first + 1) % DB_FLIGHTS;
+  c->flight_first = (c->flight_first + 1) % DB_FLIGHTS_MAX;
   c->flight_count--;
-  if (!done.prepare)
-    db_flight_landed(c->db, &done);
-  else if (done.error && c->prepared)
+  c->head_us = clock_now_us();
+  if (done.first)
+    land_batch(c, &done);
+  else if (done.prepare && done.error && c->prepared)
     forget_prepared(c, done.prepare);
+  else if (!done.prepare && !done.error && is_read_only(c))
+    leave_conn(c, READ_ONLY);
+  if (c->leaving && c->flight_count == 0)
+    break_conn(c);
 }
 
 static void take_result(DbConn *c, const PGresult *res) {
@@ -236,7 +323,7 @@ static void read_results(DbConn *c) {
     break_conn(c);
     return;
   }
-  while (c->flight_count > 0 && !PQisBusy(c->pq)) {
+  while (c->flight_count > 0 && !c->broken && !PQisBusy(c->pq)) {
     PGresult *res = PQgetResult(c->pq);
     if (res)
       take_result(c, res);
@@ -254,7 +341,7 @@ static void on_poll(uv_poll_t *handle, int status, int events) {
   DbConn *c = handle->data;
   if (status < 0 || (events & UV_READABLE))
     read_results(c);
-  if (c->up && (events & UV_WRITABLE))
+  if (!c->broken && (events & UV_WRITABLE))
     flush(c);
 }
 
@@ -268,15 +355,18 @@ static void drop_poll(DbConn *c) {
   c->poll = NULL;
 }
 
+/* The shop writes, so a server that takes no writes is none: libpq then tries the next host. */
 static int open_conn(DbConn *c) {
-  const char *keys[] = {"application_name", "client_encoding", "options", NULL};
-  const char *values[] = {"skald", "UTF8", "-c statement_timeout=10s -c lock_timeout=3s", NULL};
+  const char *keys[] = {"application_name", "client_encoding", "options", "target_session_attrs", NULL};
+  const char *values[] = {"skald", "UTF8", SESSION_OPTIONS, "read-write", NULL};
   TRY(db_connect(db_dsn(c->db), keys, values, &c->pq));
   if (PQsetnonblocking(c->pq, 1) < 0 || !PQenterPipelineMode(c->pq))
     return E_UNAVAILABLE;
   c->poll = calloc(1, sizeof(*c->poll));
-  if (!c->poll || uv_poll_init(loop_uv(), c->poll, PQsocket(c->pq)) < 0)
-    abort();
+  if (!c->poll)
+    die("out of memory");
+  if (uv_poll_init(loop_uv(), c->poll, PQsocket(c->pq)) < 0)
+    die("a connection's socket cannot be watched");
   c->poll->data = c;
   c->watched = 0;
   watch(c, false);
@@ -295,42 +385,81 @@ static void close_conn(DbConn *c) {
   free(c->prepared);
   c->prepared = NULL;
   c->prepared_cap = c->prepared_count = 0;
+  c->unprepared.sql = NULL;
 }
 
 static void log_broken(const DbConn *c) {
-  const char *text = c->pq ? PQerrorMessage(c->pq) : "its host has no address";
+  const char *text = c->problem ? c->problem : c->pq ? PQerrorMessage(c->pq) : "its host has no address";
   LOG(WARN, "db", "%s: connection lost or refused: %.*s", db_name(c->db), (int)strcspn(text, "\n"), text);
 }
 
-/* The server's own statement_timeout is shorter: who says nothing for this long is frozen, or cut off. */
-static bool is_stuck(DbConn *c) {
-  return c->flight_count > 0 && clock_now_us() - flight(c, 0)->sent_us > STUCK_US;
+static bool is_waited_for(const DbConn *c) {
+  for (int i = 0; i < c->flight_count; i++)
+    for (const DbGroup *g = db_conn_flight(c, i)->first; g; g = g->next)
+      if (g->fiber)
+        return true;
+  return false;
+}
+
+static int statements_of(const DbFlight *f) {
+  int count = 0;
+  for (const DbGroup *g = f->first; g; g = g->next)
+    count += g->count;
+  return count > 0 ? count : 1;
+}
+
+/* Frozen, or cut off. The wait behind an earlier flight does not count; what nobody waits for is given up sooner. */
+static bool is_stuck(const DbConn *c) {
+  int64_t silent_us = clock_now_us() - c->head_us;
+  if (c->flight_count == 0 || silent_us <= STATEMENT_US + MARGIN_US)
+    return false;
+  return !is_waited_for(c) || silent_us > statements_of(db_conn_flight(c, 0)) * STATEMENT_US + MARGIN_US;
+}
+
+/* Until it breaks. E_CANCELED. */
+static int watch_over(DbConn *c) {
+  while (!c->broken) {
+    if (fiber_wait("postgres", clock_now_us() + WATCH_US) == E_CANCELED)
+      return E_CANCELED;
+    if (c->broken)
+      break;
+    if (is_stuck(c)) {
+      c->problem = "no response in time";
+      break_conn(c);
+    } else if (c->flight_count == 0 && clock_now_us() - c->head_us >= HEARTBEAT_US) {
+      send_heartbeat(c);
+    }
+  }
+  return E_OK;
+}
+
+/* Connects, and watches over the connection to its end. *failures: consecutive attempts without a connection. */
+static int live(DbConn *c, int *failures) {
+  c->broken = c->leaving = false;
+  c->problem = NULL;
+  if (open_conn(c) < 0) {
+    ++*failures;
+    return E_OK;
+  }
+  *failures = 0;
+  c->up = true;
+  c->head_us = clock_now_us();
+  LOG(DEBUG, "db", "%s: connected", db_name(c->db));
+  db_conn_changed(c->db);
+  return watch_over(c);
 }
 
 void db_conn_main(void *arg) {
   DbConn *c = arg;
   c->fiber = fiber_current();
-  int64_t wait_us = RETRY_FIRST_US;
-  for (;;) {
-    c->broken = false;
-    if (open_conn(c) == 0) {
-      c->up = true;
-      wait_us = RETRY_FIRST_US;
-      LOG(DEBUG, "db", "%s: connected", db_name(c->db));
-      db_conn_changed(c->db);
-      while (!c->broken) {
-        if (fiber_wait("postgres", clock_now_us() + WATCH_US) == E_CANCELED)
-          return;
-        if (is_stuck(c))
-          break_conn(c);
-      }
-    }
+  for (int failures = 0;;) {
+    if (live(c, &failures) == E_CANCELED)
+      return;
     log_broken(c);
     close_conn(c);
     c->tried = true;
     db_conn_changed(c->db);
-    if (fiber_sleep(wait_us) == E_CANCELED)
+    if (fiber_sleep(backoff_us(failures, RETRY_FIRST_US, RETRY_MAX_US, random_u64())) == E_CANCELED)
       return;
-    wait_us = wait_us * 2 < RETRY_MOST_US ? wait_us * 2 : RETRY_MOST_US;
   }
 }

@@ -14,8 +14,7 @@
 
 typedef struct Db Db;
 
-/* A statement's text. Prepared once per connection, known by its address: make it static or keep it for good. */
-typedef struct Sql {
+typedef struct Sql { /* prepared once per connection, known by its address: make it static or keep it for good */
   const char *text;
 } Sql;
 
@@ -41,11 +40,15 @@ typedef struct DbStmt {
   const Sql *sql;
   const DbValue *values;
   int count;
+  Uuid hot_key; /* see db_hot; nil: none */
 } DbStmt;
 
-/* DB_STMT(&sql, V_UUID(id), V_MONEY(sum)) */
-#define DB_STMT(statement, ...)                                                                                        \
-  ((DbStmt){(statement), (const DbValue[]){__VA_ARGS__}, sizeof((const DbValue[]){__VA_ARGS__}) / sizeof(DbValue)})
+#define DB_STMT(statement, ...) /* DB_STMT(&sql, V_UUID(id), V_MONEY(sum)) */                                          \
+  ((DbStmt){.sql = (statement),                                                                                        \
+            .values = (const DbValue[]){__VA_ARGS__},                                                                  \
+            .count = sizeof((const DbValue[]){__VA_ARGS__}) / sizeof(DbValue)})
+/* Marks it with the contended row it locks. Batches are sorted by these keys; the first of a group counts. */
+DbStmt db_hot(Uuid key, DbStmt statement);
 
 typedef struct DbResult {
   int rows, columns;
@@ -68,11 +71,8 @@ MUST_CHECK int db_group(Db *db, Arena *arena, const DbStmt *statements, int coun
                         int64_t deadline_us);
 /* One statement. result may be NULL. */
 MUST_CHECK int db_exec(Db *db, Arena *arena, DbStmt statement, DbResult *result, int64_t deadline_us);
-/* Groups whose hot_key is equal and not 0 touch the same contended row; a batch is sorted by it, so that two processes
- * lock in the same order. Applies to the current fiber's next group. */
-void db_hot_key(Uuid key);
 
-/* Rows to structs: the statement's columns come in the order of the table's fields (F_LIST ones left out). */
+/* Rows to structs: columns in the order of the table's fields, without its F_LIST ones. */
 MUST_CHECK int db_read_row(const DbResult *r, int row, const Field *fields, void *object);
 MUST_CHECK int db_read_rows(Arena *arena, const DbResult *r, const Field *fields, size_t size, List *ret);
 Str db_cell(const DbResult *r, int row, int column);

@@ -1,16 +1,18 @@
 /* The pool: groups wait in one queue, and before each poll they are sent in batches over the connections that have
  * room. */
-#include "db/pq.h"
+#include "db/conn.h"
 #include "log/log.h"
 #include "metrics/metrics.h"
 #include "rt/clock.h"
 #include "rt/loop.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-#define QUEUE_MOST 8192
-#define ATTEMPTS   6 /* of a group that runs into deadlocks or lock timeouts, each alone */
+#define QUEUE_MAX    8192
+#define ATTEMPTS_MAX 6 /* of a group that runs into deadlocks or lock timeouts, each alone */
 
 /* What a group can end in; the last stands for all others. */
 static const struct {
@@ -26,15 +28,13 @@ struct Db {
   const char *dsn, *name;
   DbConn *conns;
   int conn_count, batch;
-  DbGroup *first, *last; /* waiting to be sent */
+  DbGroup *first, **end; /* waiting to be sent; *end is NULL */
   int queued;
   DbGroup *spare;
   Metric *groups, *statements, *batches, *batch_size, *round_trip, *resent, *waiting;
-  Metric *used, *idle, *most; /* connections */
+  Metric *used, *idle, *connections_max;
   Metric *errors[DB_ERRORS];
 };
-
-static Uuid next_hot_key;
 
 static void add_metrics(Db *db) {
   static const MetricBuckets sizes = {{1, 2, 4, 8, 16, 32, 64}};
@@ -53,14 +53,14 @@ static void add_metrics(Db *db) {
        .name = "skald_db_groups_resent_total",
        .help = "Groups sent again after their batch failed."},
       {.type = METRIC_GAUGE, .name = "skald_db_queued_groups", .help = "Groups waiting to be sent."},
-      {.type = METRIC_GAUGE, .name = "skald_db_connections_max", .help = "How many connections there shall be."},
+      {.type = METRIC_GAUGE, .name = "skald_db_connections_max", .help = "Connections configured."},
   };
   static const MetricFamily connections = {
       .type = METRIC_GAUGE, .name = "skald_db_connections", .help = "Open connections, by what they do."};
   static const MetricFamily errors = {
       .type = METRIC_COUNTER, .name = "skald_db_errors_total", .help = "Groups that ended in an error, by class."};
   Metric **const targets[] = {&db->groups,     &db->statements, &db->batches, &db->batch_size,
-                              &db->round_trip, &db->resent,     &db->waiting, &db->most};
+                              &db->round_trip, &db->resent,     &db->waiting, &db->connections_max};
   char labels[96];
   snprintf(labels, sizeof(labels), "database=\"%s\"", db->name);
   for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++)
@@ -74,7 +74,8 @@ static void add_metrics(Db *db) {
 Db *db_new(const char *dsn, const char *name) {
   Db *db = calloc(1, sizeof(*db));
   if (!db)
-    abort();
+    die("out of memory");
+  db->end = &db->first;
   db->dsn = dsn;
   db->name = name;
   add_metrics(db);
@@ -100,7 +101,7 @@ static DbGroup *group_new(Db *db) {
   }
   g = calloc(1, sizeof(*g));
   if (!g)
-    abort();
+    die("out of memory");
   g->memory = arena_new();
   return g;
 }
@@ -110,49 +111,35 @@ static void group_free(Db *db, DbGroup *g) {
   db->spare = g;
 }
 
-static void enqueue(Db *db, DbGroup *g) {
-  g->next = NULL;
-  if (db->last)
-    db->last->next = g;
-  else
-    db->first = g;
-  db->last = g;
+/* Before the one that *at points to, or at the end. Returns where the next one goes to stand behind it. */
+static DbGroup **enqueue(Db *db, DbGroup **at, DbGroup *g) {
+  assert(!g->queued && !g->done);
+  g->next = *at;
+  *at = g;
+  if (db->end == at)
+    db->end = &g->next;
   g->queued = true;
   db->queued++;
+  return &g->next;
 }
 
-static void enqueue_first(Db *db, DbGroup *g) {
-  g->next = db->first;
-  db->first = g;
-  if (!db->last)
-    db->last = g;
-  g->queued = true;
-  db->queued++;
-}
-
-static DbGroup *dequeue(Db *db) {
-  DbGroup *g = db->first;
-  db->first = g->next;
-  if (!db->first)
-    db->last = NULL;
+static DbGroup *dequeue(Db *db, DbGroup **at) {
+  DbGroup *g = *at;
+  assert(g->queued && db->queued > 0);
+  *at = g->next;
+  if (db->end == &g->next)
+    db->end = at;
   db->queued--;
   g->queued = false;
   return g;
 }
 
-/* Out of the middle of the queue: nobody waits for it any more, and it was never sent. */
-static void unqueue(Db *db, DbGroup *gone) {
-  DbGroup *before = NULL;
-  for (DbGroup *g = db->first; g != gone; g = g->next)
-    before = g;
-  if (!before) {
-    dequeue(db);
-    return;
-  }
-  before->next = gone->next;
-  if (db->last == gone)
-    db->last = before;
-  db->queued--;
+/* Nobody waits for it any more, and it was never sent. */
+static void unqueue(Db *db, const DbGroup *gone) {
+  DbGroup **at = &db->first;
+  while (*at != gone)
+    at = &(*at)->next;
+  dequeue(db, at);
 }
 
 static void count_error(Db *db, int code) {
@@ -162,54 +149,114 @@ static void count_error(Db *db, int code) {
   metric_add(db->errors[i], 1);
 }
 
-/* The fiber frees the group once it has seen the outcome; without one it is freed here. */
+static void log_error(const DbGroup *g) {
+  if (g->outcome == E_INTERNAL && g->error.p)
+    LOG(ERROR, "db", "%.*s", STR_FMT(g->error));
+}
+
+/* The fiber frees the group once it has seen the outcome, and logs what it was; without one both are done here. */
 static void finish(Db *db, DbGroup *g, int outcome) {
   metric_add(db->groups, 1);
   if (outcome < 0 && g->fiber)
     count_error(db, outcome);
   g->outcome = outcome;
   g->done = true;
-  if (g->fiber)
+  if (g->fiber) {
     fiber_wake(g->fiber);
-  else
+  } else {
+    log_error(g);
     group_free(db, g);
+  }
 }
 
-static void land_group(Db *db, DbGroup *g, const DbFlight *f) {
-  bool again = f->groups > 1 ? f->error != E_UNKNOWN : f->error == E_BUSY && g->attempts < ATTEMPTS && g->fiber;
-  if (f->error == 0 || !again) {
-    finish(db, g, f->error);
-    return;
-  }
-  g->alone = true;
-  g->attempts++;
-  metric_add(db->resent, 1);
-  enqueue_first(db, g);
+/* What failed in company is sent again, each group alone; only the outcome of what was not known stays so. */
+static bool is_sent_again(const DbGroup *g, const DbFlight *f) {
+  if (f->error == E_OK || f->error == E_UNKNOWN)
+    return false;
+  return f->groups > 1 || (f->error == E_BUSY && g->attempts < ATTEMPTS_MAX && g->fiber);
+}
+
+/* The one that waited for a lock in vain, or one that wants the same row. */
+static bool is_blocked(const DbGroup *g, const DbFlight *f) {
+  if (strcmp(f->sqlstate, "55P03") || !f->culprit)
+    return false;
+  return g == f->culprit || (!uuid_is_nil(g->hot_key) && uuid_eq(g->hot_key, f->culprit->hot_key));
 }
 
 void db_flight_landed(Db *db, DbFlight *f) {
   metric_observe(db->round_trip, (double)(clock_now_us() - f->sent_us) / 1e6);
-  DbGroup *next;
+  DbGroup **front = &db->first, *next;
   for (DbGroup *g = f->first; g; g = next) {
     next = g->next;
-    land_group(db, g, f);
+    g->blocked = is_blocked(g, f);
+  }
+  for (DbGroup *g = f->first; g; g = next) {
+    next = g->next;
+    if (!is_sent_again(g, f)) {
+      finish(db, g, f->error);
+      continue;
+    }
+    g->alone = true;
+    g->attempts++;
+    metric_add(db->resent, 1);
+    if (g->blocked)
+      enqueue(db, db->end, g); /* the others need not wait for its lock as well */
+    else
+      front = enqueue(db, front, g);
   }
 }
 
-/* Takes the groups of the next transaction off the queue, those of hot rows sorted by their key. */
-static DbGroup *take_batch(Db *db, int most, int *ret_count) {
-  DbGroup *batch = NULL;
+static bool is_sent(const DbConn *c, Uuid hot_key) {
+  for (int i = 0; i < c->flight_count; i++)
+    for (const DbGroup *g = db_conn_flight(c, i)->first; g; g = g->next)
+      if (uuid_eq(g->hot_key, hot_key))
+        return true;
+  return false;
+}
+
+/* Some connections wait for a lock, as it seems. What wants a row of theirs would only make another one wait, so it
+ * stays in the queue; and so does what is known to wait, if it took the last connection from the others. */
+static bool is_held(const Db *db, const DbGroup *g, int64_t now_us) {
+  int up = 0, stalled = 0;
+  for (int i = 0; i < db->conn_count; i++) {
+    const DbConn *c = &db->conns[i];
+    up += c->up;
+    if (!c->up || !db_conn_is_stalled(c, now_us))
+      continue;
+    stalled++;
+    if (!uuid_is_nil(g->hot_key) && is_sent(c, g->hot_key))
+      return true;
+  }
+  return g->blocked && stalled > 0 && stalled >= up - 1;
+}
+
+static bool any_stalled(const Db *db, int64_t now_us) {
+  for (int i = 0; i < db->conn_count; i++)
+    if (db->conns[i].up && db_conn_is_stalled(&db->conns[i], now_us))
+      return true;
+  return false;
+}
+
+/* Takes the groups of the next transaction off the queue, those of hot rows sorted by their key. NULL: none may go. */
+static DbGroup *take_batch(Db *db, int64_t now_us, int *ret_count) {
+  DbGroup *batch = NULL, **at = &db->first;
+  bool stalled = any_stalled(db, now_us), full = false;
   int count = 0;
-  while (db->first && count < most && !(count && db->first->alone)) {
-    DbGroup *g = dequeue(db);
+  while (*at && count < db->batch && !full) {
+    if (stalled && is_held(db, *at, now_us)) {
+      at = &(*at)->next;
+      continue;
+    }
+    if (count && (*at)->alone)
+      break;
+    DbGroup *g = dequeue(db, at);
     DbGroup **place = &batch;
     while (*place && uuid_cmp((*place)->hot_key, g->hot_key) <= 0)
       place = &(*place)->next;
     g->next = *place;
     *place = g;
     count++;
-    if (g->alone)
-      break;
+    full = g->alone;
   }
   *ret_count = count;
   return batch;
@@ -236,33 +283,46 @@ static void show_connections(Db *db) {
   metric_set(db->waiting, db->queued);
 }
 
+/* The one with the fewest batches, and of those the one whose batch is the youngest. NULL: none has room. */
+static DbConn *roomiest(Db *db, int64_t now_us) {
+  DbConn *best = NULL;
+  for (int i = 0; i < db->conn_count; i++) {
+    DbConn *c = &db->conns[i];
+    if (!db_conn_has_room(c, now_us))
+      continue;
+    if (!best || c->batches < best->batches ||
+        (c->batches == best->batches && c->batches && c->head_us > best->head_us))
+      best = c;
+  }
+  return best;
+}
+
 static void send_waiting(void *arg) {
   Db *db = arg;
-  for (int i = 0; i < db->conn_count && db->first; i++) {
-    DbConn *c = &db->conns[i];
-    while (db->first && db_conn_has_room(c)) {
-      int count;
-      DbGroup *batch = take_batch(db, db->batch, &count);
-      if (!batch)
-        break;
-      count_batch(db, batch, count);
-      db_conn_send(c, batch, count);
-    }
+  int64_t now_us = clock_now_us();
+  DbConn *c;
+  while (db->first && (c = roomiest(db, now_us))) {
+    int count;
+    DbGroup *batch = take_batch(db, now_us, &count);
+    if (!batch)
+      break;
+    count_batch(db, batch, count);
+    db_conn_send(c, batch, count);
   }
   show_connections(db);
 }
 
 void db_start(Db *db, int connections, int batch) {
-  db->batch = batch < DB_BATCH_MOST ? batch : DB_BATCH_MOST;
+  db->batch = batch < DB_BATCH_MAX ? batch : DB_BATCH_MAX;
   db->conn_count = connections;
-  metric_set(db->most, connections);
+  metric_set(db->connections_max, connections);
   db->conns = calloc((size_t)connections, sizeof(*db->conns));
   if (!db->conns)
-    abort();
+    die("out of memory");
   for (int i = 0; i < connections; i++) {
     db->conns[i].db = db;
     if (!fiber_start("postgres", db_conn_main, &db->conns[i]))
-      abort();
+      die("no fiber is left for a database connection");
   }
   loop_before_poll(send_waiting, db);
 }
@@ -286,11 +346,19 @@ static bool is_down(const Db *db) {
 void db_conn_changed(Db *db) {
   show_connections(db);
   while (is_down(db) && db->first)
-    finish(db, dequeue(db), E_UNAVAILABLE);
+    finish(db, dequeue(db, &db->first), E_UNAVAILABLE);
 }
 
-void db_hot_key(Uuid key) {
-  next_hot_key = key;
+DbStmt db_hot(Uuid key, DbStmt statement) {
+  statement.hot_key = key;
+  return statement;
+}
+
+static Uuid hot_key_of(const DbStmt *statements, int count) {
+  int i = 0;
+  while (i < count - 1 && uuid_is_nil(statements[i].hot_key))
+    i++;
+  return statements[i].hot_key;
 }
 
 static int wait_group(Db *db, DbGroup *g, int64_t deadline_us) {
@@ -299,6 +367,7 @@ static int wait_group(Db *db, DbGroup *g, int64_t deadline_us) {
     rc = fiber_wait("database", deadline_us);
   if (g->done) {
     rc = g->outcome;
+    log_error(g);
     group_free(db, g);
     return rc;
   }
@@ -308,15 +377,14 @@ static int wait_group(Db *db, DbGroup *g, int64_t deadline_us) {
     group_free(db, g);
     return rc;
   }
-  g->fiber = NULL; /* whatever comes of it now, nobody is told */
+  g->fiber = NULL; /* nobody waits for what comes of it */
   g->results = NULL;
   return rc;
 }
 
 int db_group(Db *db, Arena *arena, const DbStmt *statements, int count, DbResult *results, int64_t deadline_us) {
-  Uuid hot_key = next_hot_key;
-  next_hot_key = (Uuid){0};
-  int rc = is_down(db) ? E_UNAVAILABLE : db->queued >= QUEUE_MOST ? E_BUSY : E_OK;
+  assert(count > 0);
+  int rc = is_down(db) ? E_UNAVAILABLE : db->queued >= QUEUE_MAX ? E_BUSY : E_OK;
   if (rc < 0) {
     count_error(db, rc);
     return rc;
@@ -326,11 +394,11 @@ int db_group(Db *db, Arena *arena, const DbStmt *statements, int count, DbResult
   g->result_arena = arena;
   g->results = results;
   g->count = count;
-  g->hot_key = hot_key;
-  g->statements = ARENA_ARRAY(g->memory, struct DbBound, (size_t)count);
+  g->hot_key = hot_key_of(statements, count);
+  g->statements = ARENA_ARRAY(g->memory, DbBound, (size_t)count);
   for (int i = 0; i < count; i++)
     g->statements[i] = db_bind(g->memory, &statements[i]);
-  enqueue(db, g);
+  enqueue(db, db->end, g);
   return wait_group(db, g, deadline_us);
 }
 

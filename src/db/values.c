@@ -33,7 +33,7 @@ static const char *bind_time(Arena *a, LocalTime value) {
   return text;
 }
 
-static const char *bind(Arena *a, const DbValue *v) {
+const char *db_text(Arena *a, const DbValue *v) {
   switch (v->type) {
   case F_UUID:
     return bind_uuid(a, v->uuid);
@@ -52,14 +52,14 @@ static const char *bind(Arena *a, const DbValue *v) {
   case F_LIST:
     break;
   }
-  abort(); /* a list is not a value: a defect of the caller */
+  die("a list is no value of a statement");
 }
 
-struct DbBound db_bind(Arena *memory, const DbStmt *statement) {
+DbBound db_bind(Arena *memory, const DbStmt *statement) {
   const char **values = ARENA_ARRAY(memory, const char *, (size_t)statement->count + 1);
   for (int i = 0; i < statement->count; i++)
-    values[i] = bind(memory, &statement->values[i]);
-  return (struct DbBound){.sql = statement->sql, .values = values, .n = statement->count};
+    values[i] = db_text(memory, &statement->values[i]);
+  return (DbBound){.sql = statement->sql, .values = values, .n = statement->count};
 }
 
 static int read_bool(Str cell, bool *ret) {
@@ -98,7 +98,7 @@ static int read_cell(Str cell, FieldType type, void *member) {
   case F_LIST:
     break;
   }
-  abort();
+  die("a list is no column of a row");
 }
 
 int db_read_row(const DbResult *r, int row, const Field *fields, void *object) {

@@ -87,7 +87,7 @@ static int operate(Req *req, const Command *command, const SagaOperation *o) {
   const DbValue values[] = {
       V_UUID(trace),     V_UUID(saga), V_TEXT(str_from(command->action)),           V_TEXT(o->step),
       V_TEXT(o->reason), V_TEXT(by),   V_TEXT(types_of(req, command->beyond_pivot))};
-  const DbStmt statements[] = {{command->sql, values, 7},
+  const DbStmt statements[] = {{.sql = command->sql, .values = values, .count = 7},
                                DB_STMT(&sql->look, V_UUID(saga)),
                                DB_STMT(&sql->forget, V_TEXT(req->key), V_UUID(trace))};
   int rc = idempotency_commit(req, statements, req->key.p ? 3 : 2, results);

@@ -156,7 +156,7 @@ int saga_store_begin(SagaStore *s, const SagaRun *run, const DbStmt *statements,
                             V_TEXT(run->input),
                             V_TEXT(trace[0] ? str_from(trace) : (Str){0}),
                             V_INT(s->lease_ms)};
-  all[count] = (DbStmt){&s->begin, values, 6};
+  all[count] = (DbStmt){.sql = &s->begin, .values = values, .count = 6};
   return db_group(s->db, run->arena, all, count + 1, NULL, deadline_us);
 }
 
@@ -186,7 +186,7 @@ int saga_store_park(SagaStore *s, const SagaRun *run, Str steps, int64_t deadlin
 int saga_store_finish(SagaStore *s, const SagaRun *run, SagaState end, const SagaEnd *with, int64_t deadline_us) {
   const DbValue values[] = {V_UUID(run->id), V_INT(run->epoch), V_TEXT(str_from(saga_state_name(end))),
                             V_TEXT(with->steps)};
-  DbStmt all[1 + SAGA_FINISH_STATEMENTS] = {{&s->finish, values, 4}};
+  DbStmt all[1 + SAGA_FINISH_STATEMENTS] = {{.sql = &s->finish, .values = values, .count = 4}};
   memcpy(all + 1, with->statements, sizeof(DbStmt) * (size_t)with->count);
   int rc = db_group(s->db, run->arena, all, 1 + with->count, NULL, deadline_us);
   return rc == E_FENCED ? was_done(s, run, end, deadline_us) : rc;
@@ -226,7 +226,8 @@ int saga_store_renew(SagaStore *s, Arena *arena, SagaRun *const *runs, size_t co
   Buf ids = {.arena = arena}, epochs = {.arena = arena};
   write_runs(runs, count, &ids, &epochs);
   const DbValue values[] = {V_TEXT(buf_view(&ids)), V_INT(s->lease_ms), V_TEXT(s->owner), V_TEXT(buf_view(&epochs))};
-  TRY(db_exec(s->db, arena, (DbStmt){&s->renew, values, 4}, &found, clock_now_us() + STORE_US));
+  TRY(db_exec(s->db, arena, (DbStmt){.sql = &s->renew, .values = values, .count = 4}, &found,
+              clock_now_us() + STORE_US));
   return db_read_rows(arena, &found, fields, sizeof(SagaLost), ret_lost);
 }
 
@@ -237,7 +238,7 @@ int saga_store_release(SagaStore *s, Arena *arena, int64_t deadline_us) {
 int saga_store_parked(SagaStore *s, Arena *arena, List *ret) {
   static const Field fields[] = {FIELD(SagaParked, type, F_TEXT), FIELD(SagaParked, count, F_INT), {0}};
   DbResult found;
-  TRY(db_exec(s->db, arena, (DbStmt){&s->parked, NULL, 0}, &found, clock_now_us() + STORE_US));
+  TRY(db_exec(s->db, arena, (DbStmt){.sql = &s->parked}, &found, clock_now_us() + STORE_US));
   return db_read_rows(arena, &found, fields, sizeof(SagaParked), ret);
 }
 

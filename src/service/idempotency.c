@@ -119,7 +119,7 @@ int idempotency_begin(Req *req) {
 }
 
 static DbStmt statement(Arena *arena, const Sql *sql, const DbValue *values, int count) {
-  return (DbStmt){sql, arena_copy(arena, values, sizeof(*values) * (size_t)count), count};
+  return (DbStmt){.sql = sql, .values = arena_copy(arena, values, sizeof(*values) * (size_t)count), .count = count};
 }
 
 DbStmt idempotency_insert(Req *req, int status, Str body) {
@@ -164,7 +164,7 @@ static DbStmt keep_answer(Req *req, DbStmt answer) {
   DbValue *values = ARENA_ARRAY(req->arena, DbValue, (size_t)answer.count + 1);
   memcpy(values, answer.values, sizeof(*values) * (size_t)answer.count);
   values[answer.count] = V_TEXT(req->key);
-  return (DbStmt){keyed_answer(req->service, answer), values, answer.count + 1};
+  return (DbStmt){.sql = keyed_answer(req->service, answer), .values = values, .count = answer.count + 1};
 }
 
 static int commit_keyed(Req *req, DbStmt key, const DbStmt *statements, int count, DbResult *results) {

@@ -162,7 +162,7 @@ int req_page(Req *req, const Sql *sql, const DbValue *values, int count, const F
   all[count] = V_TEXT(after);
   all[count + 1] = V_INT(limit);
   DbResult result;
-  TRY(req_query(req, (DbStmt){sql, all, count + 2}, &result));
+  TRY(req_query(req, (DbStmt){.sql = sql, .values = all, .count = count + 2}, &result));
   List list;
   TRY(db_read_rows(req->arena, &result, fields, size, &list));
   reply_list(req, 200, fields, size, list);

@@ -169,11 +169,10 @@ static int refill(Req *req, void *in) {
   TRY(req_money(req, 1, &sum));
   reply_status(req, true);
   const DbStmt statements[] = {
-      DB_STMT(&refill_with_history, V_UUID(account), V_MONEY(sum), V_UUID(history), V_MONEY(MONEY_MAX - sum),
-              own_trace(req)),
+      db_hot(account, DB_STMT(&refill_with_history, V_UUID(account), V_MONEY(sum), V_UUID(history),
+                              V_MONEY(MONEY_MAX - sum), own_trace(req))),
       DB_STMT(&forget_refused_key, V_TEXT(req->key), V_UUID(history)),
   };
-  db_hot_key(account);
   int rc = idempotency_commit(req, statements, req->key.p ? 2 : 1, results);
   if (rc != 0)
     return rc;
@@ -189,11 +188,10 @@ static int buy(Req *req, void *in) {
   Money sum;
   TRY(req_uuid(req, 0, &account));
   TRY(req_money(req, 1, &sum));
-  db_hot_key(account);
   DbResult row;
-  int rc = idempotency_commit_answer(
-      req, &DB_STMT(&buy_with_history, V_UUID(account), V_MONEY(sum), V_UUID(history), own_trace(req)), 1,
-      DB_STMT(&answer_bought, V_UUID(history)), &row);
+  DbStmt take =
+      db_hot(account, DB_STMT(&buy_with_history, V_UUID(account), V_MONEY(sum), V_UUID(history), own_trace(req)));
+  int rc = idempotency_commit_answer(req, &take, 1, DB_STMT(&answer_bought, V_UUID(history)), &row);
   if (rc == 0 && row.affected)
     metric_add(str_eq(req->reply->body, STR("{\"status\":true}")) ? operations.bought : operations.short_of, 1);
   return rc;
@@ -249,18 +247,16 @@ static int buy_step(Req *req, void *in) {
   Str state;
   TRY(req_uuid(req, 0, &saga));
   Uuid id = uuid_child(saga, SAGA_BUY);
-  db_hot_key(step->billingId);
-  TRY(once(
-      req,
-      DB_STMT(&buy_once, V_UUID(id), V_UUID(step->billingId), V_MONEY(step->sum), V_UUID(uuid_new()), own_trace(req)),
-      id, &state));
+  DbStmt take = db_hot(step->billingId, DB_STMT(&buy_once, V_UUID(id), V_UUID(step->billingId), V_MONEY(step->sum),
+                                                V_UUID(uuid_new()), own_trace(req)));
+  TRY(once(req, take, id, &state));
   return str_eq(state, STR("TAKEN")) ? reply_status(req, true) : refuse(req, state);
 }
 
 static int cancel(Req *req, Uuid step, Uuid account, Money sum, DbStmt undo) {
-  const DbStmt statements[] = {DB_STMT(&insert_tombstone, V_UUID(step), V_UUID(account), V_MONEY(sum)), undo};
+  const DbStmt statements[] = {DB_STMT(&insert_tombstone, V_UUID(step), V_UUID(account), V_MONEY(sum)),
+                               db_hot(account, undo)};
   DbResult results[2];
-  db_hot_key(account);
   TRY(db_group(req->db, req->arena, statements, 2, results, req->http->deadline_us));
   if (undo.sql == &refund_taken && results[1].affected)
     metric_add(operations.refunded, 1);

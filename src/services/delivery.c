@@ -125,10 +125,10 @@ static const Sql put_slot_record = {
     "SET capacity = excluded.capacity WHERE s.taken <= excluded.capacity RETURNING time_delivery, capacity, taken"};
 static const Sql select_slot = {"SELECT time_delivery, capacity, taken FROM delivery.slots WHERE time_delivery = $1"};
 
-static void expect_contention(LocalTime time) {
+static Uuid contended(LocalTime time) {
   Uuid key = {0};
   memcpy(key.b, &time, sizeof(time));
-  db_hot_key(key);
+  return key;
 }
 
 static bool is_future(LocalTime time) {
@@ -162,10 +162,10 @@ static int create_delivery(Req *req, void *in) {
   d->id = uuid_new();
   reply_object(req, 200, delivery_fields, d);
   const DbStmt statements[] = {
-      DB_STMT(&schedule, V_UUID(d->id), V_UUID(d->orderId), V_TIME(d->timeDelivery), V_TEXT(d->status), V_BOOL(false)),
+      db_hot(contended(d->timeDelivery), DB_STMT(&schedule, V_UUID(d->id), V_UUID(d->orderId), V_TIME(d->timeDelivery),
+                                                 V_TEXT(d->status), V_BOOL(false))),
       DB_STMT(&forget_refused_key, V_TEXT(req->key), V_UUID(d->id)),
   };
-  expect_contention(d->timeDelivery);
   int rc = idempotency_commit(req, statements, req->key.p ? 2 : 1, results);
   if (rc != 0)
     return rc;
@@ -189,10 +189,9 @@ static int put_delivery(Req *req, void *in) {
     return refuse_past(req);
   const DbStmt statements[] = {
       DB_STMT(&lock_delivery, V_UUID(d->id)),
-      DB_STMT(&lock_slots, V_UUID(d->id), V_TIME(d->timeDelivery)),
+      db_hot(contended(d->timeDelivery), DB_STMT(&lock_slots, V_UUID(d->id), V_TIME(d->timeDelivery))),
       DB_STMT(&update_delivery, V_UUID(d->id), V_UUID(d->orderId), V_TIME(d->timeDelivery), V_TEXT(d->status)),
   };
-  expect_contention(d->timeDelivery);
   TRY(db_group(req->db, req->arena, statements, 3, results, req->http->deadline_us));
   if (results[2].rows == 0)
     return reply_status(req, false);
@@ -210,10 +209,10 @@ static int remove_delivery(Req *req, void *in) {
 static int schedule_in_slot(Req *req, const Delivery *d) {
   DbResult results[2];
   const DbStmt statements[] = {
-      DB_STMT(&schedule, V_UUID(d->id), V_UUID(d->orderId), V_TIME(d->timeDelivery), V_TEXT(d->status), V_BOOL(true)),
+      db_hot(contended(d->timeDelivery), DB_STMT(&schedule, V_UUID(d->id), V_UUID(d->orderId), V_TIME(d->timeDelivery),
+                                                 V_TEXT(d->status), V_BOOL(true))),
       DB_STMT(&select_delivery, V_UUID(d->id)),
   };
-  expect_contention(d->timeDelivery);
   TRY(db_group(req->db, req->arena, statements, 2, results, req->http->deadline_us));
   Delivery kept = {0};
   if (results[1].rows)
@@ -253,9 +252,8 @@ static int cancel_step(Req *req, void *in) {
   Uuid id = uuid_child(saga, SAGA_DELIVERY);
   const DbStmt statements[] = {
       DB_STMT(&insert_tombstone, V_UUID(id), V_UUID(step->orderId), V_TIME(step->timeDelivery)),
-      DB_STMT(&cancel_scheduled, V_UUID(id)),
+      db_hot(contended(step->timeDelivery), DB_STMT(&cancel_scheduled, V_UUID(id))),
   };
-  expect_contention(step->timeDelivery);
   TRY(db_group(req->db, req->arena, statements, 2, NULL, req->http->deadline_us));
   return reply_status(req, true);
 }
@@ -263,9 +261,8 @@ static int cancel_step(Req *req, void *in) {
 static int put_slot(Req *req, void *in) {
   Slot *slot = in;
   TRY(req_time(req, 0, &slot->timeDelivery));
-  expect_contention(slot->timeDelivery);
-  int rc =
-      req_row(req, DB_STMT(&put_slot_record, V_TIME(slot->timeDelivery), V_INT(slot->capacity)), slot_fields, slot);
+  DbStmt put = DB_STMT(&put_slot_record, V_TIME(slot->timeDelivery), V_INT(slot->capacity));
+  int rc = req_row(req, db_hot(contended(slot->timeDelivery), put), slot_fields, slot);
   if (rc == E_NOT_FOUND)
     return fail(req, E_CONFLICT, "/capacity", "more deliveries than this are scheduled");
   TRY(rc);

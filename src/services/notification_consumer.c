@@ -187,7 +187,7 @@ static DbStmt list_statement(Arena *arena, const Sql *sql, const Field *fields, 
   json_write_list(&json, fields, size, (List){items, (size_t)count});
   DbValue *value = ARENA_NEW(arena, DbValue);
   *value = V_TEXT(buf_view(&json));
-  return (DbStmt){sql, value, 1};
+  return (DbStmt){.sql = sql, .values = value, .count = 1};
 }
 
 static int fill_recipients(Work *w) {

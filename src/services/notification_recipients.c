@@ -144,7 +144,7 @@ static int read_pending(const DbResult *pending, int64_t *ret_wait_us) {
 static int resolve_due(NotificationResolver *r, int64_t *ret_wait_us) {
   SCOPED_ARENA arena = arena_new();
   Db *db = r->service->db;
-  const DbStmt statements[] = {{&select_due, NULL, 0}, {&select_pending, NULL, 0}};
+  const DbStmt statements[] = {{.sql = &select_due}, {.sql = &select_pending}};
   DbResult results[2];
   TRY(db_group(db, arena, statements, 2, results, clock_now_us() + CALL_US));
   int64_t wait_us = 0;

@@ -329,7 +329,7 @@ static void saga_response(const SagaRun *run, bool success, HttpReply *reply) {
 static int finish_saga(const SagaRun *run, bool success, DbStmt *statements) {
   const OrderSaga *s = run->data;
   const DbValue values[] = {V_UUID(run->id), V_TEXT(success ? STR("SUCCESS") : STR("CANCELED"))};
-  statements[0] = (DbStmt){&end_order, arena_copy(run->arena, values, sizeof(values)), 2};
+  statements[0] = (DbStmt){.sql = &end_order, .values = arena_copy(run->arena, values, sizeof(values)), .count = 2};
   if (!s->key.p)
     return 1;
   HttpReply reply;

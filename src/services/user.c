@@ -79,7 +79,7 @@ static int close_account(const SagaRun *run, SagaCall *call) {
 static int finish_registration(const SagaRun *run, bool success, DbStmt *statements) {
   const Registration *r = run->data;
   DbValue *id = arena_copy(run->arena, &V_UUID(run->id), sizeof(DbValue));
-  statements[0] = (DbStmt){success ? &complete_user : &forget_user, id, 1};
+  statements[0] = (DbStmt){.sql = success ? &complete_user : &forget_user, .values = id, .count = 1};
   if (!r->key.p)
     return 1;
   Buf b = {.arena = run->arena};

@@ -194,7 +194,7 @@ static DbValue column(Arena *arena, List reservations, size_t offset, FieldType 
 #define COLUMN(req, reservations, member, type) column((req)->arena, reservations, offsetof(Reservation, member), type)
 
 /* Locks are taken in the items' order, so the first item stands for the whole request. */
-static void expect_contention(List reservations) {
+static Uuid contended(List reservations) {
   const Reservation *r = reservations.items;
   Str first = r->item;
   for (size_t i = 1; i < reservations.count; i++) {
@@ -205,7 +205,7 @@ static void expect_contention(List reservations) {
   uint64_t hash = str_hash(first);
   Uuid key = {0};
   memcpy(key.b, &hash, sizeof(hash));
-  db_hot_key(key);
+  return key;
 }
 
 static DbStmt reserve_statement(Req *req, List reservations, bool keep_refusal) {
@@ -216,8 +216,7 @@ static DbStmt reserve_statement(Req *req, List reservations, bool keep_refusal) 
   values[3] = COLUMN(req, reservations, amount, F_INT);
   values[4] = COLUMN(req, reservations, status, F_TEXT);
   values[5] = V_BOOL(keep_refusal);
-  expect_contention(reservations);
-  return (DbStmt){&reserve, values, 6};
+  return (DbStmt){.sql = &reserve, .values = values, .count = 6, .hot_key = contended(reservations)};
 }
 
 static Metric *refusals;
@@ -267,11 +266,10 @@ static int put_reservation(Req *req, void *in) {
   TRY(req_uuid(req, 0, &r->id));
   const DbStmt statements[] = {
       DB_STMT(&lock_reservation, V_UUID(r->id)),
-      DB_STMT(&lock_stock, V_UUID(r->id), V_TEXT(r->item)),
+      db_hot(contended((List){r, 1}), DB_STMT(&lock_stock, V_UUID(r->id), V_TEXT(r->item))),
       DB_STMT(&update_reservation, V_UUID(r->id), V_UUID(r->orderId), V_TEXT(r->item), V_INT(r->amount),
               V_TEXT(r->status)),
   };
-  expect_contention((List){r, 1});
   TRY(db_group(req->db, req->arena, statements, 3, results, req->http->deadline_us));
   if (results[2].rows == 0)
     return reply_status(req, false);
@@ -339,9 +337,8 @@ static int cancel_lines(Req *req, void *in) {
   const DbStmt statements[] = {
       DB_STMT(&insert_tombstones, ids, V_UUID(step->orderId), COLUMN(req, list, item, F_TEXT),
               COLUMN(req, list, amount, F_INT)),
-      DB_STMT(&cancel_reserved, ids),
+      db_hot(contended(list), DB_STMT(&cancel_reserved, ids)),
   };
-  expect_contention(list);
   TRY(db_group(req->db, req->arena, statements, 2, NULL, req->http->deadline_us));
   return reply_status(req, true);
 }
@@ -357,8 +354,9 @@ static int path_item(Req *req, Str *ret) {
 static int put_stock(Req *req, void *in) {
   Stock *stock = in;
   TRY(req_text(req, 0, ITEM_MAX, &stock->item));
-  expect_contention((List){&(Reservation){.item = stock->item}, 1});
-  TRY(req_row(req, DB_STMT(&put_stock_record, V_TEXT(stock->item), V_INT(stock->available)), stock_fields, stock));
+  Uuid key = contended((List){&(Reservation){.item = stock->item}, 1});
+  DbStmt put = db_hot(key, DB_STMT(&put_stock_record, V_TEXT(stock->item), V_INT(stock->available)));
+  TRY(req_row(req, put, stock_fields, stock));
   return reply_object(req, 200, stock_fields, stock);
 }
 
