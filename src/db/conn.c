@@ -269,10 +269,9 @@ static void drop_poll(DbConn *c) {
 }
 
 static int open_conn(DbConn *c) {
-  const char *keys[] = {"application_name", "client_encoding", "options", NULL};
-  const char *values[] = {"skald", "UTF8", "-c statement_timeout=10s -c lock_timeout=3s", NULL};
-  TRY(db_connect(db_dsn(c->db), keys, values, &c->pq));
-  if (PQsetnonblocking(c->pq, 1) < 0 || !PQenterPipelineMode(c->pq))
+  c->reason[0] = 0;
+  TRY(db_connect(&(DbConnect){db_dsn(c->db), "skald", DB_SESSION_POOL}, &c->pq, c->reason));
+  if (!PQenterPipelineMode(c->pq))
     return E_UNAVAILABLE;
   c->poll = calloc(1, sizeof(*c->poll));
   if (!c->poll || uv_poll_init(loop_uv(), c->poll, PQsocket(c->pq)) < 0)
@@ -298,8 +297,10 @@ static void close_conn(DbConn *c) {
 }
 
 static void log_broken(const DbConn *c) {
-  const char *text = c->pq ? PQerrorMessage(c->pq) : "its host has no address";
-  LOG(WARN, "db", "%s: connection lost or refused: %.*s", db_name(c->db), (int)strcspn(text, "\n"), text);
+  char lost[DB_REASON];
+  if (c->pq)
+    db_reason(c->pq, lost);
+  LOG(WARN, "db", "%s: connection lost or refused: %s", db_name(c->db), c->pq ? lost : c->reason);
 }
 
 /* The server's own statement_timeout is shorter: who says nothing for this long is frozen, or cut off. */

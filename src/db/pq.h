@@ -7,6 +7,7 @@
 
 #include <libpq-fe.h>
 
+#define DB_REASON     320 /* bytes of why a connection failed, with the zero behind it */
 #define DB_FLIGHTS    512 /* entries of one connection's pipeline at most */
 #define DB_BATCH_MOST 64  /* groups of one transaction */
 
@@ -49,7 +50,8 @@ typedef struct DbConn {
   int watched;  /* events */
   Fiber *fiber; /* connects, and cleans up */
   bool up, broken;
-  bool tried; /* an attempt has ended: it is known to be down when it is not up */
+  bool tried;             /* an attempt has ended: it is known to be down when it is not up */
+  char reason[DB_REASON]; /* why it could not be opened; empty: it was */
   DbFlight flights[DB_FLIGHTS];
   int flight_first, flight_count;
   const Sql **prepared; /* open addressing by address */

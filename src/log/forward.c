@@ -23,7 +23,8 @@
 
 #define CHUNKS         16
 #define CHUNK_BYTES    (64 * 1024)
-#define GATHER_US      20000    /* lines of so long a time go together */
+#define GATHER_US      20000 /* lines of so long a time go together */
+#define RESOLVE_US     (10 * SECONDS)
 #define CONNECT_US     5000000  /* for one address */
 #define TAKE_US        10000000 /* from the first byte of a chunk to its acknowledgement */
 #define RETRY_FIRST_US 250000
@@ -50,7 +51,7 @@ static struct {
   int socket; /* -1: none */
   Fd *watch;
   bool down; /* as last told */
-  char reason[128];
+  char reason[320];
   Metric *forwarded, *lost, *connected;
   LogForwardReport *report;
 } f = {.socket = -1};
@@ -165,10 +166,11 @@ static int connect_to(const struct addrinfo *a) {
 }
 
 static int open_connection(void) {
-  struct addrinfo *found;
-  int rc = resolve(f.host, f.port, &found);
+  struct addrinfo *found = NULL;
+  int rc = resolve(f.host, f.port, clock_now_us() + RESOLVE_US, &found);
   if (rc < 0)
-    snprintf(f.reason, sizeof(f.reason), "the name cannot be resolved");
+    snprintf(f.reason, sizeof(f.reason), "could not resolve host \"%s\"%s", f.host,
+             rc == E_TIMEOUT ? ": no response from the name server" : "");
   for (const struct addrinfo *a = found; a; a = a->ai_next) {
     rc = connect_to(a);
     if (rc == E_OK || rc == E_CANCELED)
