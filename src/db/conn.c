@@ -166,6 +166,15 @@ static void keep_result(DbGroup *g, int statement, const PGresult *res) {
     }
 }
 
+/* A schema, table, column or function: the database is not the one that this executable knows, and nothing was done. */
+static bool is_missing(const char *sqlstate) {
+  static const char *const missing[] = {"3F000", "42P01", "42703", "42883"};
+  for (size_t i = 0; i < sizeof(missing) / sizeof(missing[0]); i++)
+    if (!strcmp(sqlstate, missing[i]))
+      return true;
+  return false;
+}
+
 static int error_code(const char *sqlstate) {
   static const struct {
     const char *prefix;
@@ -178,14 +187,14 @@ static int error_code(const char *sqlstate) {
   for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
     if (!strncmp(sqlstate, codes[i].prefix, strlen(codes[i].prefix)))
       return codes[i].code;
-  return E_INTERNAL;
+  return is_missing(sqlstate) ? E_UNAVAILABLE : E_INTERNAL;
 }
 
 static void keep_error(DbConn *c, DbFlight *f, const PGresult *res) {
   const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
   snprintf(f->sqlstate, sizeof(f->sqlstate), "%s", sqlstate ? sqlstate : "08006");
   f->error = error_code(f->sqlstate);
-  if (f->error == E_INTERNAL) {
+  if (f->error == E_INTERNAL || is_missing(f->sqlstate)) {
     const char *text = f->prepare ? f->prepare->text : f->at_group ? f->at_group->statements[0].sql->text : "";
     LOG(ERROR, "db", "%s: %s: %s in: %s", db_name(c->db), f->sqlstate, PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY),
         text);
