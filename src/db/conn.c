@@ -25,9 +25,8 @@
 
 /* What the server itself ends. It keeps the results of a flight back until its end, so a flight may be silent for as
  * long as all its statements may run, and MARGIN_US for its commit and the way. */
-#define SESSION_OPTIONS "-c statement_timeout=10s -c lock_timeout=3s"
-#define STATEMENT_US    (10 * SECONDS)
-#define MARGIN_US       (3 * SECONDS)
+#define STATEMENT_US (10 * SECONDS)
+#define MARGIN_US    (3 * SECONDS)
 
 #define READ_ONLY "the server takes no writes"
 
@@ -208,6 +207,15 @@ static void keep_result(DbGroup *g, int statement, const PGresult *res) {
     }
 }
 
+/* A schema, table, column or function: the database is not the one that this executable knows, and nothing was done. */
+static bool is_missing(const char *sqlstate) {
+  static const char *const missing[] = {"3F000", "42P01", "42703", "42883"};
+  for (size_t i = 0; i < sizeof(missing) / sizeof(missing[0]); i++)
+    if (!strcmp(sqlstate, missing[i]))
+      return true;
+  return false;
+}
+
 static int error_code(const char *sqlstate) {
   static const struct {
     const char *prefix;
@@ -220,7 +228,7 @@ static int error_code(const char *sqlstate) {
   for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
     if (!strncmp(sqlstate, codes[i].prefix, strlen(codes[i].prefix)))
       return codes[i].code;
-  return E_INTERNAL;
+  return is_missing(sqlstate) ? E_UNAVAILABLE : E_INTERNAL;
 }
 
 static void remember_unprepared(DbConn *c, const DbFlight *f, const char *message) {
@@ -256,7 +264,7 @@ static void keep_error(DbConn *c, DbFlight *f, const PGresult *res) {
     message = c->unprepared.message;
   }
   f->error = error_code(f->sqlstate);
-  if (f->error == E_INTERNAL)
+  if (f->error == E_INTERNAL || is_missing(f->sqlstate))
     keep_text(f, f->sqlstate, message ? message : "");
 }
 
@@ -355,12 +363,10 @@ static void drop_poll(DbConn *c) {
   c->poll = NULL;
 }
 
-/* The shop writes, so a server that takes no writes is none: libpq then tries the next host. */
 static int open_conn(DbConn *c) {
-  const char *keys[] = {"application_name", "client_encoding", "options", "target_session_attrs", NULL};
-  const char *values[] = {"skald", "UTF8", SESSION_OPTIONS, "read-write", NULL};
-  TRY(db_connect(db_dsn(c->db), keys, values, &c->pq));
-  if (PQsetnonblocking(c->pq, 1) < 0 || !PQenterPipelineMode(c->pq))
+  c->reason[0] = 0;
+  TRY(db_connect(&(DbConnect){db_dsn(c->db), "skald", DB_SESSION_POOL}, &c->pq, c->reason));
+  if (!PQenterPipelineMode(c->pq))
     return E_UNAVAILABLE;
   c->poll = calloc(1, sizeof(*c->poll));
   if (!c->poll)
@@ -389,8 +395,13 @@ static void close_conn(DbConn *c) {
 }
 
 static void log_broken(const DbConn *c) {
-  const char *text = c->problem ? c->problem : c->pq ? PQerrorMessage(c->pq) : "its host has no address";
-  LOG(WARN, "db", "%s: connection lost or refused: %.*s", db_name(c->db), (int)strcspn(text, "\n"), text);
+  char lost[DB_REASON];
+  if (c->pq)
+    db_reason(c->pq, lost);
+  LOG(WARN, "db", "%s: connection lost or refused: %s", db_name(c->db),
+      c->problem ? c->problem
+      : c->pq    ? lost
+                 : c->reason);
 }
 
 static bool is_waited_for(const DbConn *c) {

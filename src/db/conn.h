@@ -20,8 +20,7 @@ typedef struct DbGroup { /* one fiber's statements; owned by queue or flight, ou
   int attempts;
   bool alone;   /* shares no transaction */
   bool blocked; /* its last attempt waited for a lock until the server gave up */
-  bool queued;
-  bool done;
+  bool queued, done;
   int outcome;
   Str error; /* of an unexpected SQL error, in memory: what is to be logged if it ends so */
 } DbGroup;
@@ -43,13 +42,14 @@ typedef struct DbConn {
   Db *db;
   PGconn *pq;
   struct uv_poll_s *poll;
-  int watched;         /* events */
-  Fiber *fiber;        /* connects, and cleans up */
-  bool up;             /* takes batches */
-  bool broken;         /* of no use any more */
-  bool leaving;        /* takes no more, and breaks when its flights have landed */
-  bool tried;          /* an attempt has ended: it is known to be down when it is not up */
-  const char *problem; /* why we left it; NULL: libpq knows */
+  int watched;            /* events */
+  Fiber *fiber;           /* connects, and cleans up */
+  bool up;                /* takes batches */
+  bool broken;            /* of no use any more */
+  bool leaving;           /* takes no more, and breaks when its flights have landed */
+  bool tried;             /* an attempt has ended: it is known to be down when it is not up */
+  const char *problem;    /* why we left it; NULL: libpq knows */
+  char reason[DB_REASON]; /* why it could not be opened; empty: it was */
   DbFlight flights[DB_FLIGHTS_MAX];
   int flight_first, flight_count;
   int batches;          /* those of the flights that are batches */

@@ -6,6 +6,8 @@
 
 #include <libpq-fe.h>
 
+#define DB_REASON 320 /* bytes of why a connection failed, with the zero behind it */
+
 typedef struct DbBound { /* a statement with its parameters as PostgreSQL's text; a NULL is NULL */
   const Sql *sql;
   const char *const *values;

@@ -9,11 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Values come as text: fixed forms, whatever the server's or the role's defaults are. */
-#define FIXED_FORMS                                                                                                    \
-  "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET timezone = 'UTC'; SET bytea_output = 'hex'; "            \
-  "SET extra_float_digits = 3; SET client_min_messages = 'warning'"
-
 /* A server neither speaks nor hears while it decodes what is not for us, for half of its timeout, nor while it spills a
  * transaction to its disk, which it does by the size of its memory for decoding. Both together, and what it was silent
  * before, must stay below REPLICATION_SILENCE_US however little processor it gets. In milliseconds and kB. What is
@@ -31,7 +26,7 @@ struct Replication {
   Fd *socket;
   char *message; /* the last one read, libpq's memory */
   bool skipped;  /* the server has warned that it passes over changes */
-  char error[256];
+  char error[DB_REASON];
 };
 
 static void keep_error(Replication *r, const char *text) {
@@ -57,14 +52,14 @@ static void on_notice(void *arg, const PGresult *notice) {
 int replication_open(const char *dsn, const char *application_name, Replication **ret) {
   Replication *r = calloc(1, sizeof(*r));
   if (!r)
-    abort();
+    die("out of memory");
   *ret = r;
-  const char *keys[] = {"replication", "application_name", "client_encoding", NULL};
-  const char *values[] = {"database", application_name, "UTF8", NULL};
-  int rc = db_connect(dsn, keys, values, &r->pq);
+  const DbConnect how = {.dsn = dsn, .application_name = application_name, .session = DB_SESSION_STREAM};
+  char reason[DB_REASON] = "";
+  int rc = db_connect(&how, &r->pq, reason);
   if (rc < 0) {
-    keep_error(r, PQerrorMessage(r->pq));
-    return rc;
+    keep_error(r, reason);
+    return rc == E_CANCELED ? rc : E_UNAVAILABLE;
   }
   r->socket = fd_watch(PQsocket(r->pq));
   if (!r->socket) {
@@ -134,7 +129,6 @@ static bool is_name(const char *name) {
 int replication_start(Replication *r, const char *slot, const char *publication) {
   if (!is_name(slot) || !is_name(publication))
     return E_FIELD;
-  TRY(run(r, FIXED_FORMS, NULL));
   TRY(run(r, SENDER_BOUNDS, NULL));
   char command[256];
   snprintf(command, sizeof(command),

@@ -1,24 +1,27 @@
 /* Blocking scripts over libpq. */
 #include "db/script.h"
 
-#include "db/pq.h"
-#include "rt/clock.h"
+#include "db/connect.h"
+#include "db/dsn.h"
 
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define CONNECT_TIMEOUT "10" /* seconds for each host, unless the dsn says how long */
+
+#define DUPLICATE_DATABASE "42P04"
+#define UNIQUE_VIOLATION   "23505" /* of its name, when two create it at once */
+
 struct DbScript {
   PGconn *pq;
   char sqlstate[6]; /* of the last run; empty: it succeeded, or the connection is gone */
 };
 
+/* The server's or libpq's words, without the line end. */
 static void keep_error(Arena *arena, PGconn *pq, Str *error) {
-  Str text = str_from(PQerrorMessage(pq));
-  while (text.n && text.p[text.n - 1] == '\n')
-    text.n--;
-  *error = arena_str(arena, text);
+  *error = arena_str(arena, str_trim(str_from(PQerrorMessage(pq))));
 }
 
 static void no_notice(void *arg, const char *message) {
@@ -26,30 +29,50 @@ static void no_notice(void *arg, const char *message) {
   (void)message; /* "already exists, skipping" is what idempotent scripts expect */
 }
 
-/* key, unless it is NULL, is a parameter of libpq that goes before the one in the dsn. */
-static int open_with(const char *dsn, const char *key, const char *value, Arena *arena, DbScript **ret, Str *error) {
-  const char *keys[] = {"dbname", "application_name", "client_encoding", key, NULL};
-  const char *values[] = {dsn, "skald", "UTF8", value, NULL};
+/* An error of the connection as one line. */
+static int fail_open(PGconn *pq, Arena *arena, Str *error) {
+  char reason[DB_REASON];
+  db_reason(pq, reason);
+  *error = arena_str(arena, str_from(reason));
+  PQfinish(pq);
+  return E_UNAVAILABLE;
+}
+
+/* Parameters that go before those in the dsn; NULL: as it says. */
+typedef struct Overlay {
+  const char *database, *replication;
+} Overlay;
+
+static int open_with(const char *dsn, Overlay overlay, Arena *arena, DbScript **ret, Str *error) {
+  Dsn read;
+  TRY(dsn_read(dsn, arena, &read, error));
+  const char *keys[] = {"dbname", "application_name", "client_encoding", "connect_timeout", "replication", "dbname",
+                        NULL};
+  const char *values[] = {
+      dsn, "skald", "UTF8", read.has_timeout ? NULL : CONNECT_TIMEOUT, overlay.replication, overlay.database, NULL};
   PGconn *pq = PQconnectdbParams(keys, values, 1);
-  if (PQstatus(pq) != CONNECTION_OK) {
-    keep_error(arena, pq, error);
-    PQfinish(pq);
-    return E_UNAVAILABLE;
-  }
+  if (PQstatus(pq) != CONNECTION_OK)
+    return fail_open(pq, arena, error);
   PQsetNoticeProcessor(pq, no_notice, NULL);
+  DbSession session = overlay.replication ? DB_SESSION_STREAM : DB_SESSION_SCRIPT;
+  PGresult *result = PQexec(pq, session_sql(arena, session, PQserverVersion(pq)).p);
+  ExecStatusType status = PQresultStatus(result);
+  PQclear(result);
+  if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK)
+    return fail_open(pq, arena, error);
   *ret = calloc(1, sizeof(**ret));
   if (!*ret)
-    abort();
+    die("out of memory");
   (*ret)->pq = pq;
   return 0;
 }
 
 int db_script_open(const char *dsn, Arena *arena, DbScript **ret, Str *error) {
-  return open_with(dsn, NULL, NULL, arena, ret, error);
+  return open_with(dsn, (Overlay){0}, arena, ret, error);
 }
 
 int db_script_open_replication(const char *dsn, Arena *arena, DbScript **ret, Str *error) {
-  return open_with(dsn, "replication", "database", arena, ret, error);
+  return open_with(dsn, (Overlay){.replication = "database"}, arena, ret, error);
 }
 
 static void keep_rows(const PGresult *res, Arena *arena, DbResult *r) {
@@ -118,28 +141,33 @@ bool db_script_failed_by(const DbScript *s, const char *sqlstate) {
   return !strcmp(s->sqlstate, sqlstate);
 }
 
-static Str database_of(Arena *arena, const char *dsn) {
-  Str name = {0};
-  PQconninfoOption *options = PQconninfoParse(dsn, NULL);
-  for (PQconninfoOption *o = options; o && o->keyword; o++)
-    if (!strcmp(o->keyword, "dbname") && o->val)
-      name = arena_str(arena, str_from(o->val));
-  PQconninfoFree(options);
-  return name;
+/* Through the databases that every server has, of which either may be closed to us. */
+static int open_maintenance(const char *dsn, Arena *arena, DbScript **ret, Str *error) {
+  int rc = open_with(dsn, (Overlay){.database = "postgres"}, arena, ret, error);
+  return rc == E_UNAVAILABLE ? open_with(dsn, (Overlay){.database = "template1"}, arena, ret, error) : rc;
+}
+
+static int create_missing(DbScript *s, const char *name, Arena *arena, Str *error) {
+  char *literal = PQescapeLiteral(s->pq, name, strlen(name)), *quoted = PQescapeIdentifier(s->pq, name, strlen(name));
+  Str find = arena_printf(arena, "SELECT FROM pg_database WHERE datname = %s", literal ? literal : "");
+  Str create = arena_printf(arena, "CREATE DATABASE %s", quoted ? quoted : "");
+  PQfreemem(literal);
+  PQfreemem(quoted);
+  DbResult found = {0};
+  TRY(db_script_run(s, find.p, arena, &found, error));
+  if (found.rows > 0)
+    return E_EXISTS;
+  int rc = db_script_run(s, create.p, arena, NULL, error);
+  return rc < 0 && (db_script_failed_by(s, DUPLICATE_DATABASE) || db_script_failed_by(s, UNIQUE_VIOLATION)) ? E_EXISTS
+                                                                                                            : rc;
 }
 
 int db_script_create_database(const char *dsn, Arena *arena, Str *error) {
-  Str name = database_of(arena, dsn);
+  Dsn read;
   DbScript *s;
-  if (!name.n) {
-    *error = STR("the connection string names no database");
-    return E_FIELD;
-  }
-  TRY(open_with(dsn, "dbname", "postgres", arena, &s, error));
-  char *quoted = PQescapeIdentifier(s->pq, name.p, name.n);
-  Str sql = arena_printf(arena, "CREATE DATABASE %s", quoted ? quoted : "");
-  PQfreemem(quoted);
-  int rc = db_script_run(s, sql.p, arena, NULL, error);
+  TRY(dsn_read(dsn, arena, &read, error));
+  TRY(open_maintenance(dsn, arena, &s, error));
+  int rc = create_missing(s, read.database, arena, error);
   db_script_close(s);
   return rc;
 }

@@ -9,7 +9,8 @@ typedef struct DbScript DbScript; /* one connection */
 #define DB_LOCK_NOT_AVAILABLE "55P03"
 #define DB_DUPLICATE_OBJECT   "42710"
 
-/* dsn: a libpq connection string or URI. E_UNAVAILABLE with the reason in *error (in the arena). */
+/* dsn: a libpq connection string or URI. E_UNAVAILABLE, or E_FIELD where it is malformed, with the reason in *error (in
+ * the arena), which shows nothing of the dsn but host, port, user and database. */
 MUST_CHECK int db_script_open(const char *dsn, Arena *arena, DbScript **ret, Str *error);
 /* The same, for the commands of the replication protocol; the role needs REPLICATION. */
 MUST_CHECK int db_script_open_replication(const char *dsn, Arena *arena, DbScript **ret, Str *error);
@@ -19,7 +20,8 @@ MUST_CHECK int db_script_run(DbScript *s, const char *sql, Arena *arena, DbResul
 /* One command without rows, canceled when it takes longer. The same error. */
 MUST_CHECK int db_script_run_within(DbScript *s, const char *command, int64_t timeout_us, Arena *arena, Str *error);
 bool db_script_failed_by(const DbScript *s, const char *sqlstate); /* whether the last run did */
-/* Makes the database that dsn names, through the server's own one. */
+/* Makes the database that dsn names, through one that every server has. E_EXISTS: there is one, maybe just made by
+ * another process. E_UNAVAILABLE, E_INTERNAL: as above. */
 MUST_CHECK int db_script_create_database(const char *dsn, Arena *arena, Str *error);
 void db_script_close(DbScript *s); /* takes NULL */
 

@@ -25,8 +25,9 @@
 #define CHUNKS         16
 #define CHUNK_BYTES    (64 * 1024)
 #define GATHER_US      (20 * MILLISECONDS) /* lines of so long a time are sent together */
-#define CONNECT_US     (5 * SECONDS)       /* for one address */
-#define ACK_US         (10 * SECONDS)      /* from the first byte of a chunk to its acknowledgement */
+#define RESOLVE_US     (10 * SECONDS)
+#define CONNECT_US     (5 * SECONDS)  /* for one address */
+#define ACK_US         (10 * SECONDS) /* from the first byte of a chunk to its acknowledgement */
 #define RETRY_FIRST_US (250 * MILLISECONDS)
 #define RETRY_MAX_US   (15 * SECONDS)
 #define RESPONSE_MAX   512
@@ -51,7 +52,7 @@ static struct {
   int socket; /* -1: none */
   Fd *watch;
   bool down; /* as last logged */
-  char reason[128];
+  char reason[320];
   Metric *forwarded, *lost, *connected;
   LogForwardReport *report;
 } f = {.socket = -1};
@@ -166,10 +167,11 @@ static int connect_to(const struct addrinfo *a) {
 }
 
 static int open_connection(void) {
-  struct addrinfo *found;
-  int rc = resolve(f.host, f.port, &found);
+  struct addrinfo *found = NULL;
+  int rc = resolve(f.host, f.port, clock_now_us() + RESOLVE_US, &found);
   if (rc < 0)
-    snprintf(f.reason, sizeof(f.reason), "the name cannot be resolved");
+    snprintf(f.reason, sizeof(f.reason), "could not resolve host \"%s\"%s", f.host,
+             rc == E_TIMEOUT ? ": no response from the name server" : "");
   for (const struct addrinfo *a = found; a; a = a->ai_next) {
     rc = connect_to(a);
     if (rc == E_OK || rc == E_CANCELED)

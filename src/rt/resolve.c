@@ -1,35 +1,71 @@
-/* One question to libuv's resolver, waited for in a fiber. */
+/* Lookups by libuv's thread pool, waited for in a fiber. The system's resolver cannot be stopped, so a lookup that
+ * nobody waits for any more belongs to itself until its thread is through. */
 #include "rt/resolve.h"
 
 #include "rt/fiber.h"
 #include "rt/loop.h"
 
+#include <assert.h>
+#include <stdlib.h>
 #include <uv.h>
 
-typedef struct Question {
-  uv_getaddrinfo_t request;
+struct Resolve {
+  uv_getaddrinfo_t request; /* first: libuv gives it back */
   Fiber *fiber;
   struct addrinfo *found;
-  bool done;
-} Question;
+  bool done, abandoned;
+};
 
-static void on_answer(uv_getaddrinfo_t *request, int status, struct addrinfo *found) {
-  Question *q = (Question *)request;
-  q->found = status == 0 ? found : NULL;
+static void on_done(uv_getaddrinfo_t *request, int status, struct addrinfo *found) {
+  Resolve *r = (Resolve *)request;
+  if (r->abandoned) {
+    uv_freeaddrinfo(found);
+    free(r);
+    return;
+  }
+  r->found = status == 0 ? found : NULL;
   if (status != 0)
     uv_freeaddrinfo(found);
-  q->done = true;
-  fiber_wake(q->fiber);
+  r->done = true;
+  fiber_wake(r->fiber);
 }
 
-int resolve(const char *host, const char *service, struct addrinfo **ret) {
-  Question q = {.fiber = fiber_current()};
+Resolve *resolve_begin(const char *host, const char *service) {
+  assert(fiber_current());
+  Resolve *r = calloc(1, sizeof(*r));
+  if (!r)
+    die("out of memory");
+  r->fiber = fiber_current();
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-  int rc = uv_getaddrinfo(loop_uv(), &q.request, on_answer, host, service, &hints);
-  while (rc == 0 && !q.done) /* q must stay until the resolver is through */
-    fiber_wait_uncancelable("resolve", FIBER_FOREVER);
-  *ret = q.found;
-  return q.found ? E_OK : E_UNAVAILABLE;
+  r->done = uv_getaddrinfo(loop_uv(), &r->request, on_done, host, service, &hints) != 0; /* no name at all */
+  return r;
+}
+
+/* One that still waits for a thread is taken back, so that a silent name server leaves no backlog of lookups. */
+static void abandon(Resolve *r) {
+  r->abandoned = true;
+  uv_cancel((uv_req_t *)&r->request);
+}
+
+int resolve_end(Resolve *r, int64_t deadline_us, struct addrinfo **ret) {
+  assert(r->fiber == fiber_current());
+  while (!r->done) {
+    int rc = fiber_wait("resolve", deadline_us);
+    if (rc < 0 && !r->done) {
+      abandon(r);
+      return rc;
+    }
+  }
+  struct addrinfo *found = r->found;
+  free(r);
+  if (!found)
+    return E_UNAVAILABLE;
+  *ret = found;
+  return E_OK;
+}
+
+int resolve(const char *host, const char *service, int64_t deadline_us, struct addrinfo **ret) {
+  return resolve_end(resolve_begin(host, service), deadline_us, ret);
 }
 
 void resolve_free(struct addrinfo *found) {

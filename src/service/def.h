@@ -31,13 +31,19 @@ typedef struct Route {
 } Route;
 #define ROUTE_BODY(fields, type) .body = (fields), .body_size = sizeof(type)
 
+typedef struct SqlModule { /* versioned SQL that several services share */
+  const char *name;        /* in public.skald_migration: never another one */
+  const char *old_name;    /* under which its rows are kept, too, for executables that know no other; NULL: none */
+  const char *sql;         /* a template: {schema} stands for the service's schema */
+} SqlModule;
+
 typedef struct ServiceDef {
   const char *name;
-  const char *schema;          /* in SQL, quoted where needed */
-  const char *modules[3];      /* SQL templates it also needs, {schema} standing for its schema; NULL-terminated */
-  const char *migrations;      /* the text of its .sql file */
-  const Route *routes;         /* ends with {0} */
-  void (*prepare)(Service *s); /* before the fork: metrics; may be NULL */
+  const char *schema;                    /* in SQL, quoted where needed */
+  SqlModule modules[3];                  /* ends with {0} */
+  const char *migrations;                /* the text of its .sql file */
+  const Route *routes;                   /* ends with {0} */
+  void (*prepare)(Service *s);           /* before the fork: metrics; may be NULL */
   void (*start)(Service *s, int worker); /* in each worker's loop, in a fiber: background work; may be NULL */
   /* In a fiber, before the loop ends: finishes what it can until then, gives back what others wait for within
    * SERVICE_RELEASE_US. May be NULL. */
@@ -51,6 +57,7 @@ struct Service {
   struct RouteState *routes;   /* one per route: its path cut up, its metrics */
   void *state;                 /* the service's own, made in prepare */
   struct IdempotencySql *keys; /* this schema's statements */
+  struct SchemaWatch *schema;  /* whether its database has what it needs */
 };
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "db/script.h"
 #include "rt/clock.h"
+#include "service/schema.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -38,10 +39,11 @@ static Str with_schema(Arena *arena, Str sql, const char *schema) {
   return buf_view(&b);
 }
 
-static int is_applied(Migration *m, const char *module, int version, bool *ret) {
+/* A module's row is looked for under its name only: carry_over has made it from one under the old name. */
+static int is_applied(Migration *m, const SchemaPart *part, bool *ret) {
   Str sql = arena_printf(m->arena,
                          "SELECT 1 FROM public.skald_migration WHERE service = '%s' AND module = '%s' AND version = %d",
-                         m->def->name, module, version);
+                         m->def->name, part->module->name, part->version);
   DbResult found;
   TRY(db_script_run(m->script, sql.p, m->arena, &found, &m->error));
   *ret = found.rows > 0;
@@ -84,67 +86,79 @@ static int wait_for_locks(Migration *m, int version, int64_t *deadline_us) {
   return db_script_run(m->script, LET_PASS, m->arena, NULL, &m->error);
 }
 
-static int apply(Migration *m, const char *module, int version, Str sql) {
+/* What lists a part as applied. Executables that know a module by its old name only must not apply it again. */
+static Str rows_of(Migration *m, const SchemaPart *part) {
+  Buf b = {.arena = m->arena};
+  buf_printf(&b, "('%s', '%s', %d)", m->def->name, part->module->name, part->version);
+  if (part->module->old_name)
+    buf_printf(&b, ", ('%s', '%s', %d)", m->def->name, part->module->old_name, part->version);
+  return buf_view(&b);
+}
+
+static int apply(Migration *m, const SchemaPart *part) {
   bool applied;
-  TRY(is_applied(m, module, version, &applied));
+  TRY(is_applied(m, part, &applied));
   if (applied)
     return 0;
   Str all = arena_printf(m->arena,
                          "BEGIN; " BRIEF_LOCKS "; %s; INSERT INTO public.skald_migration (service, module, version) "
-                         "VALUES ('%s', '%s', %d); COMMIT",
-                         with_schema(m->arena, sql, m->def->schema).p, m->def->name, module, version);
+                         "VALUES %.*s; COMMIT",
+                         with_schema(m->arena, part->sql, m->def->schema).p, STR_FMT(rows_of(m, part)));
   int64_t deadline_us = 0;
   for (int rc; (rc = db_script_run(m->script, all.p, m->arena, NULL, &m->error)) < 0;) {
     if (!db_script_failed_by(m->script, DB_LOCK_NOT_AVAILABLE))
       return rc;
-    TRY(wait_for_locks(m, version, &deadline_us));
+    TRY(wait_for_locks(m, part->version, &deadline_us));
   }
   m->applied++;
   return 0;
 }
 
-/* Cuts the script at its headings and applies each part in order. */
-static int apply_script(Migration *m, const char *module, const char *script) {
-  static const char heading[] = "-- migration ";
-  const char *part = strstr(script, heading);
-  while (part) {
-    int version = 0;
-    if (sscanf(part + strlen(heading), "%d", &version) != 1) {
-      m->error = STR("a heading names no version");
-      return E_INTERNAL;
-    }
-    const char *next = strstr(part + 1, heading);
-    Str sql = {part, next ? (size_t)(next - part) : strlen(part)};
-    TRY(apply(m, module, version, sql));
-    part = next;
+/* The first executables numbered the modules instead of naming them. Their rows stay: such an executable may run again.
+ * And where one of them has applied a later version meanwhile, that is carried over, too. */
+static int carry_over(Migration *m) {
+  for (const SqlModule *module = m->def->modules; module->name; module++) {
+    if (!module->old_name)
+      continue;
+    Str sql = arena_printf(m->arena,
+                           "INSERT INTO public.skald_migration (service, module, version, applied_at) "
+                           "SELECT service, '%s', version, applied_at FROM public.skald_migration "
+                           "WHERE service = '%s' AND module = '%s' ON CONFLICT DO NOTHING",
+                           module->name, m->def->name, module->old_name);
+    TRY(db_script_run(m->script, sql.p, m->arena, NULL, &m->error));
   }
   return 0;
 }
 
 static int apply_all(Migration *m) {
+  SchemaPart *parts;
+  int count;
+  if (schema_parts(m->def, m->arena, &parts, &count) < 0) {
+    m->error = STR("a heading names no version");
+    return E_INTERNAL;
+  }
   TRY(db_script_run(m->script,
                     LOCK "; CREATE TABLE IF NOT EXISTS public.skald_migration (service text, module text, version int,"
                          " applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (service, module, version))",
                     m->arena, NULL, &m->error));
-  TRY(apply_script(m, "service", m->def->migrations));
-  char module[] = "module 0";
-  for (int i = 0; m->def->modules[i]; i++) {
-    module[sizeof(module) - 2] = (char)('0' + i);
-    TRY(apply_script(m, module, m->def->modules[i]));
-  }
+  TRY(carry_over(m));
+  for (int i = 0; i < count; i++)
+    TRY(apply(m, &parts[i]));
   return 0;
 }
 
+/* Whether the database is missing is asked from the server: a failed connection tells no SQLSTATE, only words, which
+ * may be of any language. Where that cannot be asked the first error stands. */
 static int open_or_create(Migration *m, const char *dsn) {
   int rc = db_script_open(dsn, m->arena, &m->script, &m->error);
-  if (rc == 0 || !strstr(m->error.p, "does not exist"))
+  if (rc != E_UNAVAILABLE)
     return rc;
-  Str create_error;
-  rc = db_script_create_database(dsn, m->arena, &create_error);
-  Str open_error;
-  if (db_script_open(dsn, m->arena, &m->script, &open_error) == 0) /* also when another made it meanwhile */
-    return 0;
-  m->error = rc < 0 ? create_error : open_error;
+  Str error;
+  rc = db_script_create_database(dsn, m->arena, &error);
+  if (rc == E_INTERNAL)
+    m->error = error;
+  if (rc == E_OK || rc == E_EXISTS) /* also when another process has made it meanwhile */
+    return db_script_open(dsn, m->arena, &m->script, &m->error);
   return E_UNAVAILABLE;
 }
 

@@ -11,6 +11,7 @@
 #include "rt/fiber.h"
 #include "service/idempotency.h"
 #include "service/router.h"
+#include "service/schema.h"
 #include "json/json.h"
 
 #include <stdio.h>
@@ -28,6 +29,7 @@ static struct {
     HttpSeries *calls;
   } peers[SERVICES];
   int peer_count;
+  int worker;
   bool not_ready;
   Fiber *stopper; /* waits for the ends of services, or NULL */
   int stopping;
@@ -78,7 +80,16 @@ static bool has_keyed_route(const Service *s) {
   return false;
 }
 
+/* The service's background work. Not before its database has what it needs. */
+static void begin_service(Service *s) {
+  if (registry.worker == 0 && has_keyed_route(s) && !fiber_start("idempotency retention", idempotency_retention, s))
+    die("no fiber left at the start");
+  if (s->def->start)
+    s->def->start(s, registry.worker);
+}
+
 void service_start_all(int worker, int connections, int batch) {
+  registry.worker = worker;
   for (int i = 0; i < registry.count; i++) {
     Service *s = &registry.services[i];
     bool first_of_db = true;
@@ -86,11 +97,8 @@ void service_start_all(int worker, int connections, int batch) {
       first_of_db &= registry.services[k].db != s->db;
     if (first_of_db)
       db_start(s->db, connections, batch);
-    if (worker == 0 && has_keyed_route(s) && !fiber_start("idempotency retention", idempotency_retention, s))
-      abort();
     fiber_context()->component = s->def->name; /* of the fibers it starts */
-    if (s->def->start)
-      s->def->start(s, worker);
+    schema_watch(s, begin_service);
     fiber_context()->component = NULL;
   }
 }
@@ -135,6 +143,8 @@ static int run(Req *req) {
   if (rc == E_METHOD)
     http_reply_header(req->reply, STR("allow"), allow);
   TRY(rc);
+  if (schema_problem(req->service).p)
+    return fail(req, E_UNAVAILABLE, NULL, "%.*s", STR_FMT(schema_problem(req->service)));
   note_saga(req);
   void *in;
   TRY(read_body(req, &in));
@@ -176,6 +186,8 @@ static const HttpSeries *dispatch(Service *s, HttpRequest *request, HttpReply *r
   int rc = run(&req);
   if (rc < 0)
     reply_problem(&req, rc);
+  if (rc == E_UNAVAILABLE)
+    schema_doubt(s);
   log_request(&req, rc, clock_now_us() - began);
   *context = outer;
   return req.route ? route_state(&req)->requests : http_metrics_other();
@@ -220,7 +232,8 @@ void service_stop_all(int64_t deadline_us) {
   registry.stop_us = deadline_us;
   registry.stopper = fiber_current();
   for (int i = 0; i < registry.count; i++) {
-    if (!registry.services[i].def->stop)
+    schema_unwatch(&registry.services[i]);
+    if (!registry.services[i].def->stop || !schema_begun(&registry.services[i]))
       continue;
     registry.stopping++;
     if (!fiber_start("service stop", stop_service, &registry.services[i]))
@@ -238,9 +251,15 @@ void service_stop_all(int64_t deadline_us) {
 static Str unready(Arena *arena) {
   if (registry.not_ready)
     return STR("the process is about to end");
-  for (int i = 0; i < registry.count; i++)
-    if (!db_is_up(registry.services[i].db))
-      return arena_printf(arena, "the database of %s cannot be reached", registry.services[i].def->name);
+  for (int i = 0; i < registry.count; i++) {
+    const Service *s = &registry.services[i];
+    if (!db_is_up(s->db))
+      return arena_printf(arena, "the database of %s cannot be reached", s->def->name);
+    if (schema_problem(s).p)
+      return schema_problem(s);
+    if (!schema_checked(s))
+      return arena_printf(arena, "whether the database of %s has been migrated is not known yet", s->def->name);
+  }
   return (Str){0};
 }
 

@@ -462,7 +462,7 @@ const ServiceDef order_service = {
     .name = "order",
     .schema = "\"order\"",
     .migrations = sql_order,
-    .modules = {sql_saga},
+    .modules = {{.name = "saga", .old_name = "module 0", .sql = sql_saga}},
     .routes = routes,
     .prepare = prepare,
     .start = start,

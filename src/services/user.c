@@ -221,7 +221,7 @@ const ServiceDef user_service = {
     .name = "user",
     .schema = "\"user\"",
     .migrations = sql_user,
-    .modules = {sql_saga},
+    .modules = {{.name = "saga", .old_name = "module 0", .sql = sql_saga}},
     .routes = routes,
     .prepare = prepare,
     .start = start,

@@ -49,10 +49,14 @@ class Server:
         self.log = tempfile.NamedTemporaryFile("w+", prefix="skald-log-")
         self.client = Client(lambda path: ("127.0.0.1", self.port))
 
+    def program(self):
+        """The command line."""
+        return [SKALD, self.command, *self.names]
+
     def spawn(self):
         """Starts the process and does not wait for it."""
         self.process = subprocess.Popen(
-            [SKALD, self.command, *self.names], stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
+            self.program(), stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
             env=environment(HOST="127.0.0.1", PORT=self.port, **self.settings), start_new_session=True,
             preexec_fn=self.descriptors and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, self.descriptors)))
         live.append(self)

@@ -288,17 +288,13 @@ static int place_of(const Fiber *owner) {
   return i;
 }
 
-static bool wants_writable(const char *const keys[], const char *const values[]) {
-  for (int i = 0; keys[i]; i++)
-    if (!strcmp(keys[i], "target_session_attrs") && !strcmp(values[i], "read-write"))
-      return true;
-  return false;
+void db_reason(const PGconn *c, char reason[DB_REASON]) {
+  snprintf(reason, DB_REASON, "%s", PQerrorMessage(c));
 }
 
-int db_connect(const char *dsn, const char *const keys[], const char *const values[], PGconn **ret) {
-  (void)dsn;
-  *ret = NULL;
-  if (server.refuses || (server.read_only && wants_writable(keys, values)))
+int db_connect(const DbConnect *how, PGconn **ret, char reason[DB_REASON]) {
+  snprintf(reason, DB_REASON, "refused");
+  if (server.refuses || (server.read_only && how->session == DB_SESSION_POOL))
     return E_UNAVAILABLE;
   PGconn *c = calloc(1, sizeof(*c));
   int pair[2];

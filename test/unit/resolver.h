@@ -1,0 +1,62 @@
+/* The system's resolver, replaced for a test program: names in .test are scripted, all others are looked up as ever.
+ * To be included once, by the program's only file. */
+#ifndef SKALD_TEST_UNIT_RESOLVER_H
+#define SKALD_TEST_UNIT_RESOLVER_H
+
+#include <dlfcn.h>
+#include <netdb.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/socket.h>
+
+static struct {
+  pthread_t loop;              /* the thread that must not look up names */
+  atomic_int in_loop;          /* names that it did look up */
+  atomic_int silent, answered; /* lookups of names in silent.test: begun, and ended */
+  sem_t silence;               /* posted once for each of them that may end */
+} resolver;
+
+__attribute__((constructor)) static void prepare_resolver(void) {
+  resolver.loop = pthread_self();
+  sem_init(&resolver.silence, 0, 0);
+}
+
+typedef int Lookup(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **ret);
+
+static int numeric(const char *address, struct addrinfo **ret) {
+  struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
+  Lookup *real = (Lookup *)(uintptr_t)dlsym(RTLD_NEXT, "getaddrinfo");
+  return real(address, NULL, &hints, ret);
+}
+
+static int two_addresses(struct addrinfo **ret) {
+  int rc = numeric("127.0.0.1", ret);
+  return rc ? rc : numeric("127.0.0.2", &(*ret)->ai_next);
+}
+
+static int after_silence(struct addrinfo **ret) {
+  resolver.silent++;
+  while (sem_wait(&resolver.silence) < 0)
+    continue;
+  int rc = numeric("127.0.0.3", ret);
+  resolver.answered++;
+  return rc;
+}
+
+int getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **ret) {
+  const char *name = host ? host : "";
+  if (pthread_equal(pthread_self(), resolver.loop) && host && !(hints && hints->ai_flags & AI_NUMERICHOST))
+    resolver.in_loop++;
+  if (!strcmp(name, "two.test"))
+    return two_addresses(ret);
+  if (strstr(name, "none.test"))
+    return EAI_NONAME;
+  if (strstr(name, "silent.test"))
+    return after_silence(ret);
+  Lookup *real = (Lookup *)(uintptr_t)dlsym(RTLD_NEXT, "getaddrinfo");
+  return real(host, service, hints, ret);
+}
+
+#endif
