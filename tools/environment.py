@@ -1,63 +1,28 @@
-"""What of the user's shell must not reach what the tools start: variables by which other programs would look for another
-server, speak to it in another way, go through a proxy to this very machine, or start a JVM differently.
-
-Python calls clean(). A shell script does the same with
-
-  eval "$(python3 -IS tools/environment.py [GROUP…])"
-
-where the groups named are kept: libpq's variables have their usual meaning where the user names the database."""
+"""The environment without what environment.txt lists, for Python: environment.sh does the same for bash."""
 
 import fnmatch
 import os
-import re
-import shlex
-import sys
+import pathlib
 
-# As a shell's patterns.
-GROUPS = {
-    "libpq": ["PG*"],
-    "proxy": ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"],
-    "java": ["CLASSPATH", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"],
-    "locale": ["LC_*", "LANG", "LANGUAGE", "TZ"],
-    "shell": ["BASH_ENV", "ENV", "CDPATH", "GREP_OPTIONS", "POSIXLY_CORRECT", "CURL_HOME"],
-}
+LISTED = pathlib.Path(__file__).resolve().with_suffix(".txt").read_text().splitlines()
+GROUPS = {group: patterns for group, *patterns in (line.split() for line in LISTED if not line.startswith("#"))}
 LOCALE = "C.UTF-8"
 HERE = "localhost,127.0.0.1,::1"
 
 
-def changes(environment, keep=()):
-    """Name → value of what has to change; None: it goes."""
+def cleaned(environment, keep=()):
+    """keep: groups. A proxy that is kept is not for this machine."""
     patterns = [one for group, some in GROUPS.items() if group not in keep for one in some]
-    found = {name: None for name in environment if any(fnmatch.fnmatchcase(name, one) for one in patterns)}
-    if "locale" not in keep:
-        found["LC_ALL"] = LOCALE
+    kept = {name: value for name, value in environment.items()
+            if not any(fnmatch.fnmatchcase(name, one) for one in patterns)}
     if "proxy" in keep:
         for name in ("no_proxy", "NO_PROXY"):
-            found[name] = ",".join(filter(None, (environment.get(name), HERE)))
-    return found
-
-
-def cleaned(environment, keep=()):
-    new = changes(environment, keep)
-    kept = {name: value for name, value in environment.items() if name not in new}
-    return kept | {name: value for name, value in new.items() if value is not None}
+            kept[name] = ",".join(filter(None, (environment.get(name), HERE)))
+    return kept | {"LC_ALL": LOCALE}
 
 
 def clean(keep=()):
-    """Of this process, and so of all that it starts. A proxy that is kept is not for this machine."""
+    """Of this process, and so of all that it starts."""
     new = cleaned(os.environ, keep)
     os.environ.clear()
     os.environ.update(new)
-
-
-def main():
-    for name, value in changes(os.environ, sys.argv[1:]).items():
-        if re.fullmatch(r"[A-Za-z_]\w*", name):  # no other name can be a variable of the shell
-            print(f"unset {name}" if value is None else f"export {name}={shlex.quote(value)}")
-
-
-if __name__ == "__main__":
-    unknown = set(sys.argv[1:]) - set(GROUPS)
-    if unknown:
-        sys.exit(f"environment.py knows no group {', '.join(sorted(unknown))}; it knows {', '.join(GROUPS)}")
-    main()

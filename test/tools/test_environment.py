@@ -17,16 +17,19 @@ SHELL = {"PATH": "/usr/bin:/bin", "HOME": "a b", "WORKERS": "2", "PGPORT": "9999
 
 
 def in_a_shell(*keep):
-    """The environment behind the line that the scripts have."""
-    line = f'eval "$(python3 -IS {ROOT}/tools/environment.py {" ".join(keep)})"; env'
-    done = subprocess.run(["bash", "-euc", line], env=SHELL, capture_output=True, text=True, check=True)
+    """The environment behind what the scripts do."""
+    line = f". tools/environment.sh; clean_environment {' '.join(keep)}; env -0"
+    done = subprocess.run(["bash", "-euc", line], env=SHELL, cwd=ROOT, capture_output=True, text=True, check=True)
     own = ("_", "PWD", "SHLVL", "OLDPWD")
-    return {name: value for name, value in (one.split("=", 1) for one in done.stdout.splitlines()) if name not in own}
+    return {name: value for name, value in (one.split("=", 1) for one in done.stdout.split("\0") if one) if name not in own}
 
 
-@pytest.mark.parametrize("keep", [(), ("libpq",), ("proxy", "java")])
+@pytest.mark.parametrize("keep", [(), ("libpq",), ("proxy", "java", "locale"), ("libpq", "java")])
 def test_shell_and_python_agree(keep):
-    assert in_a_shell(*keep) == environment.cleaned(SHELL, keep)
+    expected = environment.cleaned(SHELL, keep)
+    if "proxy" in keep:  # only Python's callers keep it, and go to servers of their own beside it
+        expected = {name: value for name, value in expected.items() if name.lower() != "no_proxy"}
+    assert in_a_shell(*keep) == expected
 
 
 def test_only_what_is_foreign_goes():
@@ -42,17 +45,6 @@ def test_a_proxy_that_is_kept_is_not_for_this_machine(monkeypatch):
     for host in ("127.0.0.1:8080", "localhost", "example.com"):
         assert urllib.request.proxy_bypass(host), host
     assert not urllib.request.proxy_bypass("example.org")
-
-
-def test_a_name_that_no_shell_can_have_does_no_harm():
-    done = subprocess.run([sys.executable, "-IS", ROOT / "tools/environment.py"], capture_output=True, text=True, check=True,
-                          env={"PG;touch x": "1", "PGPORT": "1"})
-    assert "unset PGPORT\n" in done.stdout and "touch" not in done.stdout
-
-
-def test_a_group_that_is_none_is_refused():
-    done = subprocess.run([sys.executable, "-IS", ROOT / "tools/environment.py", "libqp"], capture_output=True, text=True)
-    assert done.returncode == 1 and "knows no group libqp" in done.stderr
 
 
 def test_the_system_tests_are_not_led_astray():
