@@ -1,5 +1,7 @@
 """Shops for the tests, and the servers' logs where a test fails."""
 
+import pathlib
+import re
 import signal
 
 import pytest
@@ -13,10 +15,57 @@ def end_in_order(*_):
     raise KeyboardInterrupt
 
 
-def pytest_configure():
+# Files that take long, so that no worker begins such a one when the others have nothing left to do.
+FIRST = ("test_stack", "test_kafka_source", "test_relay_debezium", "test_metrics", "test_migrate", "test_parking",
+         "test_database_down", "test_retention", "test_make_run", "test_seven", "test_monitoring", "test_processes",
+         "test_memory", "test_newman", "test_trace")
+# Files whose tests share nothing that takes long to make: each of them goes to whichever worker is free, at the end.
+LAST = ("test_restore", "test_crash", "test_logs", "test_relay")
+# Files whose tests share something only with those of the same first parameter.
+PARTED = ("test_stack",)
+MARKERS = ("plain: only the executable without sanitizers can show it",
+           "timed: also for that one, as there a bound is narrower or more happens in the same time")
+
+
+def pytest_configure(config):
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
     signal.signal(signal.SIGTERM, end_in_order)
     if not server.SKALD.is_file():
         pytest.exit(f"{server.SKALD} is not built. Build it: make", returncode=1)
+
+
+def pytest_collection_modifyitems(config, items):
+    if server.SANITIZED:
+        hidden = [item for item in items if item.get_closest_marker("plain")]
+        config.hook.pytest_deselected(items=hidden)
+        items[:] = [item for item in items if item not in hidden]
+    items.sort(key=lambda item: place(file_of(item.nodeid)))
+
+
+def file_of(nodeid):
+    return pathlib.Path(nodeid.split("::")[0]).stem
+
+
+def place(file):
+    if file in FIRST:
+        return FIRST.index(file) - len(FIRST)
+    return LAST.index(file) + 1 if file in LAST else 0
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A worker gets a whole file at a time, unless its tests can be parted."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file, parameter = file_of(nodeid), re.search(r"\[(\w+)", nodeid)
+            if file in PARTED and parameter:
+                return f"{file}[{parameter[1]}]"
+            return nodeid if file in LAST + PARTED else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 log_lengths = pytest.StashKey[dict]()

@@ -58,6 +58,7 @@ def drip(connection, data, seconds):
     return False
 
 
+@pytest.mark.timed
 def test_silent_client_is_cut(shop):
     with shop.connect() as connection:
         assert closed_within(connection, 5 * IDLE_SECONDS) < 4 * IDLE_SECONDS
@@ -120,6 +121,7 @@ def locked(shop, account):
     return contextlib.closing(db)
 
 
+@pytest.mark.timed
 def test_a_request_has_a_deadline(shop):
     account = new_account(shop, 10)
     with locked(shop, account):

@@ -208,6 +208,7 @@ def kill_database(shop, chance):
     wait_for("health", lambda: shop.server.is_healthy(), 30)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("workers", [1, 3])
 def test_all_in_one(workers):
     with opened(OneShop(WORKERS=workers)) as shop:
@@ -215,12 +216,14 @@ def test_all_in_one(workers):
         shop.stop()
 
 
+@pytest.mark.timed
 def test_seven_processes():
     with opened(SevenShops()) as shops:
         crash_test(shops, 20, kill_some)
         shops.stop()
 
 
+@pytest.mark.timed
 def test_database():
     with opened(OneShop()) as shop:
         crash_test(shop, 5, kill_database)

@@ -50,6 +50,7 @@ def healthy(shop):
     return shop.server.is_healthy()
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_away_and_back(shop, how):
     user = new_user(shop)
@@ -73,6 +74,7 @@ def test_away_and_back(shop, how):
              HEAL_SECONDS)
 
 
+@pytest.mark.timed
 def test_start_without_a_database(shop):
     """It starts, says that it is not well, and heals."""
     shop.stop()
@@ -94,6 +96,7 @@ def answers(shop):
         return None
 
 
+@pytest.mark.timed
 def test_frozen_database_holds_nobody_for_ever(shop):
     """It neither answers nor goes away, as when its disk hangs."""
     with shop.cluster.frozen():

@@ -6,6 +6,8 @@ import time
 import uuid
 from decimal import Decimal
 
+import pytest
+
 from harness.check import is_uuid, next_page, ok, pages
 from harness.goods import buy, new_account, new_user, past, refill, saga
 from harness.server import SLOWER
@@ -119,6 +121,7 @@ def test_pages_of_all(shop):
     assert len(set(found)) == len(found) == shop.value("notification", "SELECT count(*) FROM notification.notifications")
 
 
+@pytest.mark.timed
 def test_notification_is_there_soon(shop):
     """The median time from the operation's answer to its notification."""
     user = new_user(shop)

@@ -84,6 +84,7 @@ def test_script_fails_where_an_answer_is_no_200(shop):
     assert done.returncode == THRESHOLD_CROSSED, done.stdout + done.stderr
 
 
+@pytest.mark.timed
 def test_customers(shop):
     """All thresholds but the time of an order hold on any machine, so that one alone is eased."""
     done = k6(shop, "shop.js", 4, 3, THINK="0.05", MAX_ORDER_MS=500 * SLOWER)

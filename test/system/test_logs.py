@@ -342,6 +342,7 @@ def lost_lines(shop):
             if one["message"].endswith("lines were not forwarded: the queue was full")]
 
 
+@pytest.mark.timed
 def test_a_receiver_that_is_away_costs_lines_and_no_time():
     port = free_port()
     with opened(OneShop(WORKERS=1, **forwarding(port))) as shop:
@@ -360,6 +361,7 @@ def test_a_receiver_that_is_away_costs_lines_and_no_time():
             check_entries(receiver)
 
 
+@pytest.mark.timed
 def test_a_receiver_that_does_not_read_costs_lines_and_no_time():
     with Receiver(reads=False) as receiver, opened(OneShop(WORKERS=1, **forwarding(receiver))) as shop:
         check_unharmed(shop, 4000)

@@ -23,6 +23,8 @@ RUN = [ROOT / "tools/run"]
 IS_ROOT = os.geteuid() == 0
 START_SECONDS = 60
 
+pytestmark = pytest.mark.plain
+
 
 def wait_for(what, condition, seconds=START_SECONDS):
     deadline = time.monotonic() + seconds

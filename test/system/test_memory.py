@@ -4,7 +4,6 @@ import pytest
 
 from harness.load import wrk
 from harness.process import memory
-from harness.server import SANITIZED
 from harness.shop import OneShop, opened
 
 SMALL_MB = 80
@@ -17,7 +16,7 @@ def order(shop, sagas):
         sagas -= wrk("saga.lua", f"{shop.base_url}/order/order/saga", 64, 2)["count"]
 
 
-@pytest.mark.skipif(SANITIZED, reason="a sanitized executable is large by itself")
+@pytest.mark.plain
 def test_memory_after_many_sagas():
     with opened(OneShop()) as shop:
         order(shop, SAGAS)

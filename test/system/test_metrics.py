@@ -185,6 +185,7 @@ def by_wrk(shop, seconds=2):
     return int(re.search(r"^RESULT requests=(\d+)$", done.stdout, re.MULTILINE)[1])
 
 
+@pytest.mark.timed
 def test_the_series_stay_the_same_whatever_is_asked(one):
     every_kind_once(one)
     before = scrape(one.server).series()

@@ -89,6 +89,7 @@ def refuses_connections(shop):
         return True
 
 
+@pytest.mark.timed
 def test_requests_in_flight_are_finished_before_the_end(shop):
     account = new_account(shop, 100)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -121,6 +122,7 @@ def test_saga_in_flight_is_finished_before_the_end(shop):
     assert ok(shop.get(f"/order/order/{order}"))["status"] == "SUCCESS"
 
 
+@pytest.mark.timed
 def test_the_end_is_bounded(shop):
     """A request that cannot be finished does not keep the server for ever."""
     account = new_account(shop, 100)
@@ -138,6 +140,7 @@ def test_the_end_is_bounded(shop):
     shop.assert_sound()
 
 
+@pytest.mark.timed
 def test_idle_server_ends_at_once(shop):
     with shop.connect() as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -176,6 +179,7 @@ def test_a_drain_that_waits_for_a_silent_service_is_idle():
         assert shop.server.wait() == 0
 
 
+@pytest.mark.timed
 def test_unready_process_serves_on_for_the_delay(shop):
     """So that whoever spreads requests over several can see it before anybody is turned away."""
     with opened(OneShop(WORKERS=2, DRAIN_DELAY="3s")) as one:
@@ -324,6 +328,7 @@ def test_killed_master_leaves_no_worker_behind(shop):
     ok(shop.post("/payment/payment", payment()))
 
 
+@pytest.mark.timed
 def test_workers_killed_under_load(shop):
     """Each time the other one goes on; whoever got no answer asks again under the key."""
     account, item, user = new_account(shop, 100000), set_stock(shop, 100000), new_user(shop)

@@ -116,6 +116,7 @@ def test_participant_that_is_gone_for_a_moment(seven):
     assert state(seven, order) == "SUCCEEDED"
 
 
+@pytest.mark.timed
 def test_others_go_on_beside_one_that_is_frozen(seven):
     with frozen(seven, "delivery"):
         began = time.monotonic()
