@@ -17,6 +17,7 @@ typedef struct Level { /* an array or object that is still open */
 typedef struct Parser {
   Arena *arena;
   Str text;
+  size_t skipped; /* bytes before it */
   yajl_handle yajl;
   size_t bad_escape; /* offset of the first escape that makes no text we can keep */
   bool bad_escape_is_nul;
@@ -275,13 +276,39 @@ static void find_bad_escape(Parser *p) {
   }
 }
 
+/* What yajl says, and what helps whoever wrote the text. */
+static const struct {
+  const char *of_yajl, *sentence;
+} reasons[] = {
+    {"premature EOF", "it ends too early"},
+    {"trailing garbage", "nothing may follow the value"},
+    {"unallowed token", "a value must stand here"},
+    {"invalid object key", "a key must be text in double quotes"},
+    {"separated by a colon", "a colon must stand between a key and its value"},
+    {"inside map", "a comma or a closing brace must follow a member"},
+    {"after array element", "a comma or a closing bracket must follow an element"},
+    {"invalid char in json", "this character cannot begin a value; texts stand in double quotes"},
+    {"invalid string in json", "a word must be true, false or null"},
+    {"comment", "comments are not allowed"},
+    {"after the decimal point", "a digit must follow the decimal point"},
+    {"after the exponent", "a digit must follow the exponent"},
+    {"after the minus sign", "a digit must follow the minus sign"},
+    {"'\\' occurs before", "a backslash must be followed by one of \" \\ / b f n r t u"},
+    {"after '\\u'", "\\u must be followed by four hexadecimal digits"},
+    {"invalid character inside string", "a control character in a text must be written as an escape"},
+};
+
+static const char *reason_of(const char *of_yajl) {
+  for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++)
+    if (strstr(of_yajl, reasons[i].of_yajl))
+      return reasons[i].sentence;
+  return "the syntax of RFC 8259 is not kept";
+}
+
 static Str syntax_detail(const Parser *p) {
   unsigned char *raw = yajl_get_error(p->yajl, 0, NULL, 0);
-  Str reason = str_from((const char *)raw);
-  while (reason.n && (reason.p[reason.n - 1] == '\n' || reason.p[reason.n - 1] == '.'))
-    reason.n--;
-  Str detail = arena_printf(p->arena, "The text is not JSON near byte %zu: %.*s.", yajl_get_bytes_consumed(p->yajl),
-                            STR_FMT(reason));
+  Str detail = arena_printf(p->arena, "The text is not JSON near byte %zu: %s.",
+                            p->skipped + yajl_get_bytes_consumed(p->yajl), reason_of((const char *)raw));
   yajl_free_error(p->yajl, raw);
   return detail;
 }
@@ -298,11 +325,35 @@ static void run(Parser *p) {
   yajl_free(p->yajl);
 }
 
+/* RFC 8259 §8.1 lets a reader ignore it. */
+static Str skip_mark(Parser *p, Str text) {
+  if (!str_starts(text, STR("\xEF\xBB\xBF")))
+    return text;
+  p->skipped = 3;
+  return (Str){text.p + 3, text.n - 3};
+}
+
+/* Why the text's bytes are no UTF-8 that the parser could read; absent: they are. */
+static Str encoding_detail(const Parser *p, Str text) {
+  static const Str marks[] = {STR("\xFF\xFE"), STR("\xFE\xFF"), STR("\0\0\xFE\xFF")};
+  for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++)
+    if (str_starts(text, marks[i]))
+      return STR("The JSON text begins with a byte order mark of UTF-16 or UTF-32; it must be UTF-8.");
+  if (memchr(text.p, 0, text.n))
+    return STR("The JSON text has zero bytes; it must be UTF-8, not UTF-16 or UTF-32.");
+  if (str_is_utf8(text))
+    return (Str){0};
+  Str good = text;
+  for (size_t n; (n = str_utf8_first(good)) > 0;)
+    good = (Str){good.p + n, good.n - n};
+  return arena_printf(p->arena, "The JSON text is not UTF-8 at byte %zu.", p->skipped + (size_t)(good.p - text.p) + 1);
+}
+
 static void parse(Parser *p, Str text) {
-  if (text.n == 0)
-    stop(p, E_MALFORMED, (Str){0}, STR("The JSON text is empty."));
-  else if (!str_is_utf8(text))
-    stop(p, E_MALFORMED, (Str){0}, STR("The JSON text is not UTF-8."));
+  text = skip_mark(p, text);
+  Str wrong = text.n ? encoding_detail(p, text) : STR("The JSON text is empty.");
+  if (wrong.p)
+    stop(p, E_MALFORMED, (Str){0}, wrong);
   else if (memchr(text.p, '\v', text.n) || memchr(text.p, '\f', text.n)) /* white space to yajl, not to RFC 8259 */
     stop(p, E_MALFORMED, (Str){0}, STR("The JSON text has a control character."));
   else {

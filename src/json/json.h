@@ -1,6 +1,6 @@
-/* JSON (RFC 8259) in and out, by field tables. Numbers keep their text, so money stays exact. Input is strict: UTF-8,
- * no duplicate keys, no trailing bytes, at most JSON_DEPTH levels, and no text that PostgreSQL could not store (U+0000,
- * lone surrogates). Wraps yajl's streaming parser. */
+/* JSON (RFC 8259) in and out, by field tables. Numbers keep their text, so money stays exact. Input is strict: UTF-8
+ * (a byte order mark before it is ignored), no duplicate keys, no trailing bytes, at most JSON_DEPTH levels, and no
+ * text that PostgreSQL could not store (U+0000, lone surrogates). Wraps yajl's streaming parser. */
 #ifndef SKALD_JSON_JSON_H
 #define SKALD_JSON_JSON_H
 

@@ -4,6 +4,8 @@
 
 #include "service/def.h"
 
+#define ROUTE_PARAMS 4
+
 struct Req {
   HttpRequest *http;
   Arena *arena;
@@ -11,10 +13,10 @@ struct Req {
   Db *db;
   HttpReply *reply;
   const Route *route;
-  Str params[4]; /* the values of {…} in the route's path, in order */
-  Str key;       /* Idempotency-Key, absent when none came or the route takes none */
-  Str pointer;   /* of the problem: RFC 6901, absent unless a field is at fault */
-  Str detail;    /* of the problem: a sentence for people */
+  Str params[ROUTE_PARAMS]; /* the values of {…} in the route's path, in order */
+  Str key;                  /* Idempotency-Key, absent when none came or the route takes none */
+  Str pointer;              /* of the problem: RFC 6901, absent unless a field is at fault */
+  Str detail;               /* of the problem: a sentence for people */
 };
 
 /* Answers. They render at once, so what they are given may change afterwards. All return 0. */

@@ -156,7 +156,8 @@ NO_JSON = {
     "reversed surrogates": b'{"a":"\\udc00\\ud800"}', "UTF-16": '{"a":1}'.encode("utf-16"), "latin-1": b'{"a":"\xe9"}',
     "bytes that are never UTF-8": b'{"a":"\xff\xfe"}', "overlong UTF-8": b'{"a":"\xc0\xaf"}',
     "surrogate in UTF-8": b'{"a":"\xed\xa0\x80"}', "beyond Unicode": b'{"a":"\xf4\x90\x80\x80"}',
-    "cut UTF-8": b'{"a":"\xe2\x82"}', "not UTF-8 in a key": b'{"\xff":1}', "byte order mark": b"\xef\xbb\xbf{}",
+    "cut UTF-8": b'{"a":"\xe2\x82"}', "not UTF-8 in a key": b'{"\xff":1}', "two byte order marks": b"\xef\xbb\xbf\xef\xbb\xbf{}",
+    "UTF-16 without mark": '{"a":1}'.encode("utf-16-le"), "UTF-32": '{"a":1}'.encode("utf-32"),
     "two texts": b"{} {}", "text behind": b"{}x", "comment": b'{"a":1 /* one */}', "zero bytes": b"\0" * 64,
     "form": b"status=PENDING&item=phone", "XML": b"<order/>",
     "deep lists": b"[" * 10000 + b"]" * 10000, "deep lists without end": b"[" * 10000,
@@ -168,7 +169,23 @@ NO_JSON = {
 
 @pytest.mark.parametrize("body", NO_JSON.values(), ids=NO_JSON)
 def test_no_json(shop, body):
-    problem(shop.post("/order/order", body), 400)
+    assert problem(shop.post("/order/order", body), 400)["detail"]
+
+
+def test_a_byte_order_mark_is_ignored(shop):
+    made = ok(shop.post("/order/order", b"\xef\xbb\xbf" + encode(order())))
+    assert done(shop.delete(f"/order/order/{made['id']}"))
+
+
+@pytest.mark.parametrize("segment,reason", [
+    ("a%00b", "U+0000"), ("%ff", "UTF-8"), ("%c3%28", "UTF-8"), ("a%zz", "hexadecimal"), ("a%2", "hexadecimal"), ("%", "hexadecimal"),
+    ("", "empty")])
+def test_a_bad_path_segment_is_explained(shop, segment, reason):
+    for answer in (shop.get(f"/warehouse/stock/{segment}"), shop.put(f"/warehouse/stock/{segment}", {"available": 1})):
+        detail = problem(answer, 400)["detail"]
+        assert "{item}" in detail and reason in detail, detail
+    detail = problem(shop.put(f"/billing/billing/{uuid.uuid4()}/{segment}"), 400)["detail"]
+    assert "{sum}" in detail and reason in detail, detail
 
 
 @pytest.mark.parametrize("method,path", [request[1:] for request in REQUESTS.values()], ids=REQUESTS)
