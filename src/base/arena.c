@@ -14,7 +14,7 @@
 #endif
 
 #define BLOCK_FIRST 4096  /* bytes of a new arena's block */
-#define BLOCK_MOST  32768 /* blocks double up to this; only what fits nowhere gets a larger one of its own */
+#define BLOCK_MAX   32768 /* blocks double up to this; only what fits nowhere gets a larger one of its own */
 
 typedef struct Block {
   struct Block *next;
@@ -47,7 +47,7 @@ static void *take(Arena *a, size_t bytes, size_t alignment) {
   Block *b = a->block;
   size_t at = (b->used + alignment - 1) & ~(alignment - 1);
   if (at > b->cap || bytes > b->cap - at) {
-    size_t cap = b->cap < BLOCK_MOST / 2 ? b->cap * 2 : BLOCK_MOST;
+    size_t cap = b->cap < BLOCK_MAX / 2 ? b->cap * 2 : BLOCK_MAX;
     b = a->block = block_new(bytes > cap ? bytes : cap, b);
     at = 0;
   }
@@ -84,7 +84,7 @@ void arena_free(Arena *a) {
 void arena_reset(Arena *a) {
   /* The newest that is no giant is as large as this arena's work needs. There is one: the first block is none. */
   Block *keep = a->block;
-  while (keep->cap > BLOCK_MOST)
+  while (keep->cap > BLOCK_MAX)
     keep = keep->next;
   free_blocks(a->block, keep);
   ASAN_POISON_MEMORY_REGION(keep->bytes, keep->cap);

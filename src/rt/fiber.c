@@ -111,8 +111,8 @@ static void fiber_main(void) {
   abort(); /* a retired fiber is never switched to */
 }
 
-void fiber_limit(int most) {
-  sched.limit = most;
+void fiber_limit(int max) {
+  sched.limit = max;
 }
 
 static Fiber *take_free(void) {

@@ -18,7 +18,7 @@
 typedef struct Fiber Fiber;
 typedef void FiberFn(void *arg);
 
-void fiber_limit(int most); /* beyond it fiber_start refuses; default 4096 */
+void fiber_limit(int max); /* beyond it fiber_start refuses; default 4096 */
 /* Makes fn(arg) ready to run; name must outlive it. NULL at the limit. The fiber frees itself when fn returns. */
 Fiber *fiber_start(const char *name, FiberFn *fn, void *arg);
 Fiber *fiber_current(void); /* NULL outside of any fiber */

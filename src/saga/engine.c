@@ -41,9 +41,10 @@ const Option saga_options[] = {
      .min = 60000,
      .max = 31536000000,
      .help = "how long ended sagas are kept"},
-    {.env = "SAGA_RUNNING_MOST",
+    {.env = "SAGA_RUNNING_MAX",
+     .old_env = "SAGA_RUNNING_MOST",
      .type = OPTION_INT,
-     .target = &saga_config.running_most,
+     .target = &saga_config.running_max,
      .def = "1500",
      .min = 1,
      .max = 100000,
@@ -179,7 +180,7 @@ static int set_going(SagaRun *run) {
 }
 
 int saga_begin(SagaRun *run, const DbStmt *statements, int count, int64_t deadline_us) {
-  if (run->engine->stopping || run->engine->active_count >= saga_config.running_most)
+  if (run->engine->stopping || run->engine->active_count >= saga_config.running_max)
     return E_BUSY;
   work_for(run->id, run->type);
   TRY(saga_store_begin(run->engine->store, run, statements, count, deadline_us));
@@ -350,7 +351,7 @@ static void resume_steps(SagaRun *run, Str skipped) {
 /* What others left behind is taken over in portions, because each saga driven holds fibers, and without a free one no
  * request is answered. New sagas leave some room, so that a crowd of them cannot keep the old ones out. */
 static int64_t takeover_room(const SagaEngine *e) {
-  return saga_config.running_most + (saga_config.running_most + 1) / 2 - e->active_count;
+  return saga_config.running_max + (saga_config.running_max + 1) / 2 - e->active_count;
 }
 
 /* The fiber it starts goes on with the saga's trace. */

@@ -9,17 +9,17 @@
 #include "service/idempotency.h"
 #include "json/json.h"
 
-#define REASON_MOST   1000
-#define OPERATOR_MOST 200
+#define REASON_MAX   1000
+#define OPERATOR_MAX 200
 
 const Field saga_skip_fields[] = {
     FIELD(SagaOperation, step, F_TEXT, .min = 1, .max = 100),
-    FIELD(SagaOperation, reason, F_TEXT, .min = 1, .max = REASON_MOST),
+    FIELD(SagaOperation, reason, F_TEXT, .min = 1, .max = REASON_MAX),
     {0},
 };
 
 static const Field remark_fields[] = {
-    FIELD(SagaOperation, reason, F_TEXT, .flags = FIELD_OPTIONAL, .min = 1, .max = REASON_MOST),
+    FIELD(SagaOperation, reason, F_TEXT, .flags = FIELD_OPTIONAL, .min = 1, .max = REASON_MAX),
     {0},
 };
 
@@ -58,8 +58,8 @@ static Str types_of(Req *req, bool with_pivot) {
 
 static int operator_of(Req *req, Str *ret) {
   Str name = http_header(req->http, STR("x-operator"));
-  if (name.n > OPERATOR_MOST || !str_is_utf8(name))
-    return fail(req, E_MALFORMED, NULL, "X-Operator must be UTF-8, of at most %d bytes", OPERATOR_MOST);
+  if (name.n > OPERATOR_MAX || !str_is_utf8(name))
+    return fail(req, E_MALFORMED, NULL, "X-Operator must be UTF-8, of at most %d bytes", OPERATOR_MAX);
   *ret = name;
   return 0;
 }

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define BACKOFF_FIRST_US 20000
-#define BACKOFF_MOST_US  5000000
+#define BACKOFF_MAX_US   5000000
 #define ATTEMPTS_KEPT    4
 
 typedef enum CallOutcome { CALL_DONE, CALL_REFUSED, CALL_UNKNOWN } CallOutcome;
@@ -82,7 +82,7 @@ static CallOutcome attempt(SagaRun *run, Arena *arena, int step, bool back, int6
 }
 
 int64_t saga_backoff_us(int tries) {
-  return backoff_us(tries, BACKOFF_FIRST_US, BACKOFF_MOST_US, random_u64());
+  return backoff_us(tries, BACKOFF_FIRST_US, BACKOFF_MAX_US, random_u64());
 }
 
 static Str reason_of(SagaRun *run, const SagaStepRun *step, Str body) {

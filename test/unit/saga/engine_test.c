@@ -314,7 +314,7 @@ static void prepare(void) {
                              .lease_us = 10 * SECONDS,
                              .attempt_us = SECONDS,
                              .retention_us = 60 * SECONDS,
-                             .running_most = RUNNING_MAX,
+                             .running_max = RUNNING_MAX,
                              .calls_per_target = 8,
                              .park_refusals = REFUSALS,
                              .park_after_us = 3600 * SECONDS};
