@@ -4,7 +4,7 @@
  * Every wait has a deadline (clock_now_us clock). A wait returns 0 when woken, E_TIMEOUT, or E_CANCELED after
  * fiber_cancel; then the function returns its error and the stack unwinds. Fibers never run inside a library's
  * callback: a callback marks them ready with fiber_wake, and the loop runs them. Stacks are FIBER_STACK bytes above a
- * guard page: no recursion on input, no large locals. */
+ * guard: no recursion on input, no large locals. After a burst of fibers their stacks go back to the system. */
 #ifndef SKALD_RT_FIBER_H
 #define SKALD_RT_FIBER_H
 
