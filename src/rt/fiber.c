@@ -81,6 +81,7 @@ static void heap_remove(Fiber *f) {
   if (!at)
     return;
   f->heap_at = 0;
+  assert(at <= sched.heap_count && sched.heap[at] == f);
   Fiber *last = sched.heap[sched.heap_count--];
   if (last == f)
     return;
@@ -91,6 +92,7 @@ static void heap_remove(Fiber *f) {
 }
 
 static void make_ready(Fiber *f) {
+  assert(f->fn);
   if (f->ready)
     return;
   heap_remove(f);
@@ -104,8 +106,10 @@ static void make_ready(Fiber *f) {
 }
 
 static void retire(Fiber *f) {
+  assert(f == sched.current && !f->heap_at && !f->ready);
   f->prev->next = f->next;
   f->next->prev = f->prev;
+  f->fn = NULL;
   sched.count--;
   f->next = sched.spare;
   sched.spare = f;
@@ -172,6 +176,7 @@ static int64_t trim_spare(int64_t now_us) {
 }
 
 Fiber *fiber_start(const char *name, FiberFn *fn, void *arg) {
+  assert(name && fn);
   if (sched.count >= sched.limit)
     return NULL;
   Fiber *f = take_spare();
@@ -199,6 +204,7 @@ int fiber_count(void) {
 }
 
 static void leave(Fiber *f) {
+  assert(f == sched.current);
   fiber_stack_switch(&f->stack, &sched.main, 0);
   f->why = NULL;
 }
@@ -237,6 +243,7 @@ int fiber_wait_uncancelable(const char *why, int64_t deadline_us) {
 void fiber_wake(Fiber *f) {
   if (!f)
     return;
+  assert(f->fn); /* it has not ended: its memory may be gone then */
   if (f->why && !f->ready) {
     f->outcome = 0;
     make_ready(f);
@@ -246,6 +253,7 @@ void fiber_wake(Fiber *f) {
 }
 
 void fiber_cancel(Fiber *f) {
+  assert(f->fn);
   f->canceled = true;
   if (f->why && !f->ready && !f->uncancelable) {
     f->outcome = E_CANCELED;
@@ -264,6 +272,7 @@ int fiber_sleep(int64_t us) {
 }
 
 void fiber_yield(void) {
+  assert(sched.current);
   make_ready(sched.current);
   leave(sched.current);
 }
@@ -274,6 +283,7 @@ FiberContext *fiber_context(void) {
 }
 
 static void run(Fiber *f) {
+  assert(!sched.current && f->fn && !f->heap_at);
   f->ready = false;
   sched.current = f;
   fiber_stack_switch(&sched.main, &f->stack, 0);
@@ -336,6 +346,7 @@ static void forget_waiter(Semaphore *s, struct SemaphoreWaiter *gone) {
 }
 
 int semaphore_acquire(Semaphore *s, const char *why, int64_t deadline_us) {
+  assert(sched.current && s->free >= 0);
   if (s->free > 0) {
     s->free--;
     return 0;

@@ -29,7 +29,9 @@ MUST_CHECK int fiber_wait(const char *why, int64_t deadline_us);
 /* For what must be waited for even by a canceled fiber, such as others that work on its stack. 0 when woken, or
  * E_TIMEOUT. A cancel, before it or meanwhile, is remembered and reported by the next fiber_wait. */
 int fiber_wait_uncancelable(const char *why, int64_t deadline_us);
-void fiber_wake(Fiber *f);   /* takes NULL; waking a fiber that does not wait is remembered for its next wait */
+/* Takes NULL. Waking a fiber that does not wait is remembered for its next wait; one that has ended must not be woken.
+ */
+void fiber_wake(Fiber *f);
 void fiber_cancel(Fiber *f); /* its waits return E_CANCELED from now on */
 MUST_CHECK int fiber_sleep(int64_t us);
 void fiber_yield(void); /* lets the other ready fibers run first */
