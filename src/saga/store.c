@@ -23,7 +23,7 @@ struct SagaStore {
 static Sql statement(const char *format, const char *schema) {
   char *text;
   if (asprintf(&text, format, schema, schema) < 0)
-    abort();
+    die("out of memory for a statement of the sagas of %s", schema);
   return (Sql){text};
 }
 
@@ -70,7 +70,7 @@ static void make_operations(SagaStore *s, const char *schema) {
 SagaStore *saga_store_new(const char *schema) {
   SagaStore *s = calloc(1, sizeof(*s));
   if (!s)
-    abort();
+    die("out of memory for the sagas of %s", schema);
   make_views(s, schema);
   make_operations(s, schema);
   s->begin = statement("INSERT INTO %1$s.saga (id, type, state, owner, input, trace_id, due_at)"
