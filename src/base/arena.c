@@ -1,6 +1,9 @@
 /* Arena: a chain of blocks, the newest first, each handed out from its front. */
 #include "base/arena.h"
 
+#include "base/err.h"
+
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +17,7 @@
 #endif
 
 #define BLOCK_FIRST 4096  /* bytes of a new arena's block */
-#define BLOCK_MOST  32768 /* blocks double up to this; only what fits nowhere gets a larger one of its own */
+#define BLOCK_MAX   32768 /* blocks double up to this; only what fits nowhere gets a larger one of its own */
 
 typedef struct Block {
   struct Block *next;
@@ -30,7 +33,7 @@ struct Arena {
 static Block *block_new(size_t cap, Block *next) {
   Block *b = cap <= SIZE_MAX / 2 ? malloc(sizeof(*b) + cap) : NULL;
   if (!b)
-    abort();
+    die("out of memory: an arena's block of %zu bytes", cap);
   b->next = next;
   b->cap = cap;
   b->used = 0;
@@ -45,9 +48,10 @@ static void block_free(Block *b) {
 
 static void *take(Arena *a, size_t bytes, size_t alignment) {
   Block *b = a->block;
+  assert(b && b->used <= b->cap);
   size_t at = (b->used + alignment - 1) & ~(alignment - 1);
   if (at > b->cap || bytes > b->cap - at) {
-    size_t cap = b->cap < BLOCK_MOST / 2 ? b->cap * 2 : BLOCK_MOST;
+    size_t cap = b->cap < BLOCK_MAX / 2 ? b->cap * 2 : BLOCK_MAX;
     b = a->block = block_new(bytes > cap ? bytes : cap, b);
     at = 0;
   }
@@ -60,7 +64,7 @@ static void *take(Arena *a, size_t bytes, size_t alignment) {
 Arena *arena_new(void) {
   Arena *a = malloc(sizeof(*a));
   if (!a)
-    abort();
+    die("out of memory: an arena");
   *a = (Arena){.block = block_new(BLOCK_FIRST, NULL)};
   return a;
 }
@@ -84,8 +88,9 @@ void arena_free(Arena *a) {
 void arena_reset(Arena *a) {
   /* The newest that is no giant is as large as this arena's work needs. There is one: the first block is none. */
   Block *keep = a->block;
-  while (keep->cap > BLOCK_MOST)
+  while (keep && keep->cap > BLOCK_MAX)
     keep = keep->next;
+  assert(keep && keep->cap <= BLOCK_MAX);
   free_blocks(a->block, keep);
   ASAN_POISON_MEMORY_REGION(keep->bytes, keep->cap);
   keep->next = NULL;
@@ -135,7 +140,7 @@ Str arena_vprintf(Arena *a, const char *format, va_list args) {
   char few[256];
   int n = vsnprintf(few, sizeof(few), format, args);
   if (n < 0)
-    abort();
+    die("vsnprintf failed on \"%s\"", format);
   char *to = take(a, (size_t)n + 1, 1);
   if ((size_t)n < sizeof(few))
     memcpy(to, few, (size_t)n + 1);

@@ -2,7 +2,9 @@
 #include "base/buf.h"
 
 #include "base/decimal.h"
+#include "base/err.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,10 +12,11 @@
 #define CAP_FIRST 128
 
 void buf_reserve(Buf *b, size_t more) {
+  assert(b->n <= b->cap);
   if (more <= b->cap - b->n)
     return;
   if (more > SIZE_MAX / 4 - b->n)
-    abort();
+    die("out of memory: a buffer of %zu bytes was to grow by %zu", b->n, more);
   size_t cap = b->cap ? b->cap * 2 : CAP_FIRST;
   if (cap < b->n + more)
     cap = b->n + more;
@@ -25,7 +28,7 @@ void buf_reserve(Buf *b, size_t more) {
   } else {
     grown = realloc(b->p, cap);
     if (!grown)
-      abort();
+      die("out of memory: a buffer of %zu bytes", cap);
   }
   b->p = grown;
   b->cap = cap;
@@ -68,7 +71,7 @@ void buf_printf(Buf *b, const char *format, ...) {
   int n = vsnprintf(room ? b->p + b->n : NULL, room, format, args);
   va_end(args);
   if (n < 0)
-    abort();
+    die("vsnprintf failed on \"%s\"", format);
   if ((size_t)n >= room) {
     buf_reserve(b, (size_t)n + 1); /* vsnprintf wants room for its zero byte */
     vsnprintf(b->p + b->n, (size_t)n + 1, format, again);

@@ -4,7 +4,7 @@
 #include "base/decimal.h"
 #include "base/err.h"
 
-#define EXPONENT_MOST INT64_C(1000000000000) /* larger ones are cut to this: far beyond any text's length */
+#define EXPONENT_MAX INT64_C(1000000000000) /* larger ones are cut to this: far beyond any text's length */
 
 typedef struct Number { /* whole.fraction × 10^exponent */
   bool negative, scientific;
@@ -36,7 +36,7 @@ static int take_exponent(Str *s, int64_t *ret) {
   if (digits.n == 0)
     return E_MALFORMED;
   int64_t value = 0;
-  for (size_t i = 0; i < digits.n && value < EXPONENT_MOST; i++)
+  for (size_t i = 0; i < digits.n && value < EXPONENT_MAX; i++)
     value = value * 10 + (digits.p[i] - '0');
   *ret = negative ? -value : value;
   return 0;

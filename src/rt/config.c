@@ -151,29 +151,40 @@ static void accepts(const Option *o, char out[ACCEPTS]) {
     accepts_number(o, out, o->kind ? o->kind : types[o->type].kind);
 }
 
-static void explain(const Option *o, const char *value, FILE *err) {
+static void explain(const Option *o, const char *env, const char *value, FILE *err) {
   char wanted[ACCEPTS];
   const char *example = o->example ? o->example : types[o->type].example;
   accepts(o, wanted);
   if (o->secret)
-    fprintf(err, "%s: the value is not acceptable; expected: %s%s\n", o->env, wanted, example);
+    fprintf(err, "%s: the value is not acceptable; expected: %s%s\n", env, wanted, example);
   else
-    fprintf(err, "%s=%s is not acceptable; expected: %s%s\n", o->env, value, wanted, example);
+    fprintf(err, "%s=%s is not acceptable; expected: %s%s\n", env, value, wanted, example);
+}
+
+/* An empty variable is how templates leave one out. */
+static const char *value_of(const char *env) {
+  const char *value = env ? getenv(env) : NULL;
+  return value && *value ? value : NULL;
+}
+
+static int load_option(const Option *o, FILE *err) {
+  const char *value = value_of(o->env), *old = value_of(o->old_env), *env = value || !old ? o->env : o->old_env;
+  if (value && old && strcmp(value, old) != 0) {
+    fprintf(err, "%s and %s, its former name, have different values; remove %s\n", o->env, o->old_env, o->old_env);
+    return E_FIELD;
+  }
+  value = value ? value : old ? old : o->def;
+  if (!value || types[o->type].read(o, value) == 0)
+    return 0;
+  explain(o, env, value, err);
+  return E_FIELD;
 }
 
 int config_load(const Option *options, FILE *err) {
   int rc = 0;
-  for (const Option *o = options; o->env; o++) {
-    const char *value = getenv(o->env);
-    if (!value || !*value) /* an empty variable is how templates leave one out */
-      value = o->def;
-    if (!value)
-      continue;
-    if (types[o->type].read(o, value) < 0) {
-      explain(o, value, err);
+  for (const Option *o = options; o->env; o++)
+    if (load_option(o, err) < 0)
       rc = E_FIELD;
-    }
-  }
   return rc;
 }
 

@@ -19,6 +19,7 @@ typedef enum OptionType {
 
 typedef struct Option {
   const char *env;
+  const char *old_env; /* its former name, still read; both set to different values are an error. May be NULL */
   OptionType type;
   void *target;
   const char *def; /* as it would stand in the environment; NULL: empty is allowed and means "not set" */
@@ -32,7 +33,8 @@ typedef struct Option {
   const char *kind, *example;
 } Option;
 
-/* The table ends with {0}. Bad values are explained on err, all of them, and give E_FIELD. */
+/* The table ends with {0}. An empty variable counts as not set. Bad values are explained on err, all of them, and give
+ * E_FIELD. */
 MUST_CHECK int config_load(const Option *options, FILE *err);
 /* host:port, or [host]:port for an IPv6 address. E_FIELD. */
 MUST_CHECK int config_address(Str text, Str *ret_host, int64_t *ret_port);

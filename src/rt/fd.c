@@ -6,6 +6,7 @@
 #include "rt/fiber.h"
 #include "rt/loop.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -24,14 +25,15 @@ struct Fd {
 Fd *fd_watch(int fd) {
   Fd *f = calloc(1, sizeof(*f));
   if (!f)
-    abort();
+    die("out of memory for a descriptor");
   f->copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
   if (f->copy < 0) {
     free(f);
     return NULL;
   }
-  if (uv_poll_init(loop_uv(), &f->poll, f->copy) < 0)
-    abort(); /* it is no file */
+  int rc = uv_poll_init(loop_uv(), &f->poll, f->copy);
+  if (rc < 0)
+    die("descriptor %d cannot be polled: %s", fd, uv_strerror(rc)); /* a file, which nobody hands in */
   return f;
 }
 
@@ -68,6 +70,7 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
 }
 
 static void begin_wait(Fd *fd, int events) {
+  assert(!fd->fiber); /* one fiber at a time */
   watch(fd, events);
   fd->fiber = fiber_current();
   fd->ready = false;

@@ -8,6 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Spare stacks are kept as long as they are used now and then. Those that were not for TRIM_EVERY_US are unmapped, all
+ * but a few, and only so many at a time: others wait meanwhile. So a load that goes up and down maps none anew, and
+ * what a burst needed goes back to the system. */
+#define SPARE_KEPT    32
+#define TRIM_MAX      512
+#define TRIM_EVERY_US (1 * SECONDS)
+
 struct Fiber {
   FiberStack stack;
   FiberFn *fn;
@@ -17,7 +24,7 @@ struct Fiber {
   int64_t since_us, deadline_us;
   size_t heap_at; /* its place among the deadlines, 1-based; 0: none */
   Fiber *next_ready;
-  Fiber *next, *prev; /* all living fibers; next also chains the free ones */
+  Fiber *next, *prev; /* all living fibers; next also chains the spare ones */
   int outcome;        /* what the wait returns */
   bool ready, woken, canceled;
   bool uncancelable; /* the wait it is in */
@@ -28,7 +35,9 @@ static struct {
   FiberStack main;
   Fiber *current;
   Fiber *ready_first, *ready_last;
-  Fiber *free;
+  Fiber *spare;                  /* ended, the last one first */
+  int spare_count, spare_unused; /* and how many of them were not used since the last trim */
+  int64_t trim_at_us;
   Fiber living; /* list head */
   Fiber **heap; /* deadlines, 1-based binary heap */
   size_t heap_count, heap_cap;
@@ -62,7 +71,7 @@ static void heap_add(Fiber *f) {
     sched.heap_cap = sched.heap_cap ? sched.heap_cap * 2 : 256;
     sched.heap = realloc(sched.heap, sched.heap_cap * sizeof(Fiber *));
     if (!sched.heap)
-      abort();
+      die("out of memory for %zu deadlines", sched.heap_cap);
   }
   heap_up(++sched.heap_count, f);
 }
@@ -72,6 +81,7 @@ static void heap_remove(Fiber *f) {
   if (!at)
     return;
   f->heap_at = 0;
+  assert(at <= sched.heap_count && sched.heap[at] == f);
   Fiber *last = sched.heap[sched.heap_count--];
   if (last == f)
     return;
@@ -82,6 +92,7 @@ static void heap_remove(Fiber *f) {
 }
 
 static void make_ready(Fiber *f) {
+  assert(f->fn);
   if (f->ready)
     return;
   heap_remove(f);
@@ -95,11 +106,14 @@ static void make_ready(Fiber *f) {
 }
 
 static void retire(Fiber *f) {
+  assert(f == sched.current && !f->heap_at && !f->ready);
   f->prev->next = f->next;
   f->next->prev = f->prev;
+  f->fn = NULL;
   sched.count--;
-  f->next = sched.free;
-  sched.free = f;
+  f->next = sched.spare;
+  sched.spare = f;
+  sched.spare_count++;
 }
 
 static void fiber_main(void) {
@@ -108,17 +122,20 @@ static void fiber_main(void) {
   f->fn(f->arg);
   retire(f);
   fiber_stack_switch(&f->stack, &sched.main, 1);
-  abort(); /* a retired fiber is never switched to */
+  die("fiber %s was resumed after its end", f->name);
 }
 
-void fiber_limit(int most) {
-  sched.limit = most;
+void fiber_limit(int max) {
+  sched.limit = max;
 }
 
-static Fiber *take_free(void) {
-  Fiber *f = sched.free;
+static Fiber *take_spare(void) {
+  Fiber *f = sched.spare;
   if (f) {
-    sched.free = f->next;
+    sched.spare = f->next;
+    sched.spare_count--;
+    if (sched.spare_unused > sched.spare_count)
+      sched.spare_unused = sched.spare_count;
     FiberStack stack = f->stack;
     memset(f, 0, sizeof(*f));
     f->stack = stack;
@@ -126,15 +143,43 @@ static Fiber *take_free(void) {
   }
   f = calloc(1, sizeof(*f));
   if (!f)
-    abort();
+    die("out of memory for a fiber");
   fiber_stack_map(&f->stack, FIBER_STACK);
   return f;
 }
 
+/* The longest unused are the last of the chain. */
+static void unmap_spare(int count) {
+  assert(count > 0 && count < sched.spare_count);
+  Fiber *last = sched.spare;
+  for (int i = 1; i < sched.spare_count - count; i++)
+    last = last->next;
+  for (Fiber *f = last->next, *next; f; f = next) {
+    next = f->next;
+    fiber_stack_unmap(&f->stack);
+    free(f);
+  }
+  last->next = NULL;
+  sched.spare_count -= count;
+}
+
+/* Returns when there may be something to unmap next. */
+static int64_t trim_spare(int64_t now_us) {
+  if (now_us >= sched.trim_at_us) {
+    int count = sched.spare_unused - SPARE_KEPT;
+    if (count > 0)
+      unmap_spare(count < TRIM_MAX ? count : TRIM_MAX);
+    sched.spare_unused = sched.spare_count;
+    sched.trim_at_us = now_us + TRIM_EVERY_US;
+  }
+  return sched.spare_count > SPARE_KEPT ? sched.trim_at_us : FIBER_FOREVER;
+}
+
 Fiber *fiber_start(const char *name, FiberFn *fn, void *arg) {
+  assert(name && fn);
   if (sched.count >= sched.limit)
     return NULL;
-  Fiber *f = take_free();
+  Fiber *f = take_spare();
   f->fn = fn;
   f->arg = arg;
   f->name = name;
@@ -159,6 +204,7 @@ int fiber_count(void) {
 }
 
 static void leave(Fiber *f) {
+  assert(f == sched.current);
   fiber_stack_switch(&f->stack, &sched.main, 0);
   f->why = NULL;
 }
@@ -197,6 +243,7 @@ int fiber_wait_uncancelable(const char *why, int64_t deadline_us) {
 void fiber_wake(Fiber *f) {
   if (!f)
     return;
+  assert(f->fn); /* it has not ended: its memory may be gone then */
   if (f->why && !f->ready) {
     f->outcome = 0;
     make_ready(f);
@@ -206,6 +253,7 @@ void fiber_wake(Fiber *f) {
 }
 
 void fiber_cancel(Fiber *f) {
+  assert(f->fn);
   f->canceled = true;
   if (f->why && !f->ready && !f->uncancelable) {
     f->outcome = E_CANCELED;
@@ -224,6 +272,7 @@ int fiber_sleep(int64_t us) {
 }
 
 void fiber_yield(void) {
+  assert(sched.current);
   make_ready(sched.current);
   leave(sched.current);
 }
@@ -234,6 +283,7 @@ FiberContext *fiber_context(void) {
 }
 
 static void run(Fiber *f) {
+  assert(!sched.current && f->fn && !f->heap_at);
   f->ready = false;
   sched.current = f;
   fiber_stack_switch(&sched.main, &f->stack, 0);
@@ -255,9 +305,11 @@ int64_t fiber_run_ready(void) {
     if (f == last)
       break;
   }
+  int64_t trim_at_us = trim_spare(now);
   if (sched.ready_first)
     return 0;
-  return sched.heap_count ? sched.heap[1]->deadline_us : FIBER_FOREVER;
+  int64_t next_us = sched.heap_count ? sched.heap[1]->deadline_us : FIBER_FOREVER;
+  return next_us < trim_at_us ? next_us : trim_at_us;
 }
 
 bool fiber_any_ready(void) {
@@ -294,6 +346,7 @@ static void forget_waiter(Semaphore *s, struct SemaphoreWaiter *gone) {
 }
 
 int semaphore_acquire(Semaphore *s, const char *why, int64_t deadline_us) {
+  assert(sched.current && s->free >= 0);
   if (s->free > 0) {
     s->free--;
     return 0;

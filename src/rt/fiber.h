@@ -4,7 +4,7 @@
  * Every wait has a deadline (clock_now_us clock). A wait returns 0 when woken, E_TIMEOUT, or E_CANCELED after
  * fiber_cancel; then the function returns its error and the stack unwinds. Fibers never run inside a library's
  * callback: a callback marks them ready with fiber_wake, and the loop runs them. Stacks are FIBER_STACK bytes above a
- * guard page: no recursion on input, no large locals. */
+ * guard: no recursion on input, no large locals. After a burst of fibers their stacks go back to the system. */
 #ifndef SKALD_RT_FIBER_H
 #define SKALD_RT_FIBER_H
 
@@ -18,7 +18,7 @@
 typedef struct Fiber Fiber;
 typedef void FiberFn(void *arg);
 
-void fiber_limit(int most); /* beyond it fiber_start refuses; default 4096 */
+void fiber_limit(int max); /* beyond it fiber_start refuses; default 4096 */
 /* Makes fn(arg) ready to run; name must outlive it. NULL at the limit. The fiber frees itself when fn returns. */
 Fiber *fiber_start(const char *name, FiberFn *fn, void *arg);
 Fiber *fiber_current(void); /* NULL outside of any fiber */
@@ -29,7 +29,9 @@ MUST_CHECK int fiber_wait(const char *why, int64_t deadline_us);
 /* For what must be waited for even by a canceled fiber, such as others that work on its stack. 0 when woken, or
  * E_TIMEOUT. A cancel, before it or meanwhile, is remembered and reported by the next fiber_wait. */
 int fiber_wait_uncancelable(const char *why, int64_t deadline_us);
-void fiber_wake(Fiber *f);   /* takes NULL; waking a fiber that does not wait is remembered for its next wait */
+/* Takes NULL. Waking a fiber that does not wait is remembered for its next wait; one that has ended must not be woken.
+ */
+void fiber_wake(Fiber *f);
 void fiber_cancel(Fiber *f); /* its waits return E_CANCELED from now on */
 MUST_CHECK int fiber_sleep(int64_t us);
 void fiber_yield(void); /* lets the other ready fibers run first */

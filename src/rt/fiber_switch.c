@@ -2,11 +2,12 @@
  * sanitizers are told of every switch, or they would take it for a stack overflow. */
 #include "rt/fiber_switch.h"
 
+#include "base/err.h"
+
+#include <errno.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define WITH_ASAN 1
@@ -28,19 +29,34 @@ void fiber_stack_map(FiberStack *s, size_t size) {
 #ifdef WITH_ASAN
   size *= 4; /* red zones make every frame larger */
 #endif
-  size_t guard = (size_t)sysconf(_SC_PAGESIZE);
-  char *area = mmap(NULL, size + guard, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (area == MAP_FAILED || mprotect(area, guard, PROT_NONE) < 0)
-    abort();
-  s->bottom = area + guard;
+  /* One page is enough for code built with -fstack-clash-protection, which touches every page of a large frame. The
+   * libraries called on a fiber may be built without it, and a larger guard costs addresses only. */
+  char *area =
+      mmap(NULL, size + FIBER_STACK_GUARD, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (area == MAP_FAILED || mprotect(area, FIBER_STACK_GUARD, PROT_NONE) < 0)
+    die("no memory for the stack of a fiber: %s", strerror(errno));
+  s->bottom = area + FIBER_STACK_GUARD;
   s->size = size;
+}
+
+void fiber_stack_unmap(FiberStack *s) {
+#ifdef WITH_ASAN
+  __asan_unpoison_memory_region(s->bottom, s->size); /* the addresses may be another mapping's next */
+#endif
+#ifdef __SANITIZE_THREAD__
+  if (s->sanitizer)
+    __tsan_destroy_fiber(s->sanitizer);
+#endif
+  if (munmap((char *)s->bottom - FIBER_STACK_GUARD, s->size + FIBER_STACK_GUARD) < 0)
+    die("the stack of a fiber could not be unmapped: %s", strerror(errno));
+  *s = (FiberStack){0};
 }
 
 #ifdef FIBER_UCONTEXT
 
 static void prepare(FiberStack *s, void (*entry)(void)) {
   if (getcontext(&s->context) < 0)
-    abort();
+    die("getcontext: %s", strerror(errno));
   s->context.uc_stack.ss_sp = s->bottom;
   s->context.uc_stack.ss_size = s->size;
   s->context.uc_link = NULL;

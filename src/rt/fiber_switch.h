@@ -20,8 +20,12 @@ typedef struct FiberStack {
   void *sanitizer; /* AddressSanitizer's fake stack or ThreadSanitizer's fiber */
 } FiberStack;
 
-/* Maps a stack with a guard page below it. Aborts when the system has no memory for it. */
+#define FIBER_STACK_GUARD ((size_t)64 * 1024)
+
+/* Maps a stack of size bytes, a multiple of the page, with an inaccessible guard below it. Out of memory is fatal. */
 void fiber_stack_map(FiberStack *s, size_t size);
+/* Gives its memory back. Nothing may run on it. */
+void fiber_stack_unmap(FiberStack *s);
 /* Makes the next switch to s begin entry(), which must never return. Also for reuse after an earlier entry ended. */
 void fiber_stack_prepare(FiberStack *s, void (*entry)(void));
 /* Called first by an entry function. from is what was switched from. */

@@ -1,12 +1,11 @@
 /* The event loop: libuv's, with fibers run between its passes. */
 #include "rt/loop.h"
 
+#include "base/err.h"
 #include "rt/clock.h"
 #include "rt/fiber.h"
 
 #include <assert.h>
-#include <stdlib.h>
-#include <time.h>
 #include <uv.h>
 
 #define HOOKS 16
@@ -60,12 +59,13 @@ static void on_hangup(uv_signal_t *handle, int number) {
 
 static void must(int rc) {
   if (rc < 0)
-    abort();
+    die("the event loop: %s", uv_strerror(rc));
 }
 
 void loop_init(void) {
   loop.hook_count = 0;
   loop.stopped = false;
+  loop.hangup = NULL;
   must(uv_loop_init(&loop.uv));
   must(uv_loop_configure(&loop.uv, UV_METRICS_IDLE_TIME));
   loop.began_us = clock_now_us();
@@ -95,6 +95,7 @@ static void arm_timer(int64_t next_us) {
 }
 
 void loop_run(void) {
+  assert(!fiber_current()); /* fibers run in the loop, never the loop in a fiber */
   while (!loop.stopped) {
     int64_t next_us = fiber_run_ready();
     for (int i = 0; i < loop.hook_count; i++)
@@ -122,7 +123,7 @@ int64_t loop_busy_us(void) {
 }
 
 void loop_before_poll(void (*fn)(void *arg), void *arg) {
-  assert(loop.hook_count < HOOKS);
+  assert(fn && loop.hook_count < HOOKS);
   loop.hooks[loop.hook_count].fn = fn;
   loop.hooks[loop.hook_count++].arg = arg;
 }
@@ -132,6 +133,7 @@ void loop_on_terminate(void (*fn)(void)) {
 }
 
 void loop_on_hangup(void (*fn)(void)) {
+  assert(!loop.hangup && fn);
   loop.hangup = fn;
   must(uv_signal_init(&loop.uv, &loop.hangup_signal));
   must(uv_signal_start(&loop.hangup_signal, on_hangup, SIGHUP));

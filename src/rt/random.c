@@ -2,11 +2,11 @@
  * do. */
 #include "rt/random.h"
 
+#include "base/err.h"
 #include "rt/clock.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -19,7 +19,7 @@ static void from_kernel(void *out, size_t n) {
   for (uint8_t *p = out; n;) {
     ssize_t got = getrandom(p, n, 0);
     if (got < 0 && errno != EINTR)
-      abort(); /* no id made from here on would be unique */
+      die("getrandom: %s", strerror(errno)); /* no id made from here on would be unique */
     if (got > 0) {
       p += got;
       n -= (size_t)got;

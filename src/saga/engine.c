@@ -1,4 +1,4 @@
-/* The engine: runs begin, are driven, end; leases are renewed, and what others left behind is taken over. */
+/* The engine: runs begin, are driven, end; leases are renewed, and abandoned sagas are taken over. */
 #include "saga/engine.h"
 
 #include "http/span.h"
@@ -7,15 +7,17 @@
 #include "rt/random.h"
 #include "saga/run.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define STORE_US           5000000
-#define RELEASE_US         1000000
-#define RETENTION_EVERY_US (INT64_C(600) * 1000000)
-#define PARKED_EVERY_US    5000000
+#define STORE_US           (5 * SECONDS)
+#define RELEASE_US         (1 * SECONDS)
+#define CLAIM_RETRY_US     (200 * MILLISECONDS)
+#define RETENTION_EVERY_US (600 * SECONDS)
+#define PARKED_EVERY_US    (5 * SECONDS)
 
 SagaConfig saga_config;
 
@@ -26,14 +28,14 @@ const Option saga_options[] = {
      .def = "10s",
      .min = 1000,
      .max = 600000,
-     .help = "how long a silent process keeps its sagas before another takes them over"},
+     .help = "how long a process that shows no life keeps its sagas before another takes them over"},
     {.env = "SAGA_ATTEMPT_TIMEOUT",
      .type = OPTION_MILLIS,
      .target = &saga_config.attempt_us,
      .def = "2s",
      .min = 10,
      .max = 60000,
-     .help = "how long one call to a participant may take before it is asked again"},
+     .help = "timeout of one call to a participant, before it is retried"},
     {.env = "SAGA_RETENTION",
      .type = OPTION_MILLIS,
      .target = &saga_config.retention_us,
@@ -41,14 +43,15 @@ const Option saga_options[] = {
      .min = 60000,
      .max = 31536000000,
      .help = "how long ended sagas are kept"},
-    {.env = "SAGA_RUNNING_MOST",
+    {.env = "SAGA_RUNNING_MAX",
+     .old_env = "SAGA_RUNNING_MOST",
      .type = OPTION_INT,
-     .target = &saga_config.running_most,
+     .target = &saga_config.running_max,
      .def = "1500",
      .min = 1,
      .max = 100000,
      .help =
-         "sagas one process drives at once; beyond it new ones are answered 503, and half as many more are taken over"},
+         "maximum of sagas one process runs at once; beyond it new ones get 503, and half as many more are taken over"},
     {.env = "SAGA_CALLS_PER_SERVICE",
      .type = OPTION_INT,
      .target = &saga_config.calls_per_target,
@@ -62,14 +65,14 @@ const Option saga_options[] = {
      .def = "10",
      .min = 1,
      .max = 1000000,
-     .help = "a saga is parked when a step that must succeed, such as an undoing, is refused so many times in a row"},
+     .help = "consecutive refusals of a step that must succeed, such as a compensation, before its saga is parked"},
     {.env = "SAGA_PARK_AFTER",
      .type = OPTION_MILLIS,
      .target = &saga_config.park_after_us,
      .def = "1440m",
      .min = 1000,
      .max = 31536000000,
-     .help = "and when such a step has not succeeded for so long, for want of an answer"},
+     .help = "how long such a step is retried without a usable response before its saga is parked"},
     {0},
 };
 
@@ -86,7 +89,7 @@ static Str unquoted(const char *schema) {
 SagaEngine *saga_engine_new(const char *schema, const SagaType *types, SagaTransport *transport) {
   SagaEngine *e = calloc(1, sizeof(*e));
   if (!e)
-    abort();
+    die("out of memory for the saga engine of %s", schema);
   e->types = types;
   e->transport = transport;
   e->store = saga_store_new(schema);
@@ -94,8 +97,8 @@ SagaEngine *saga_engine_new(const char *schema, const SagaType *types, SagaTrans
   char service[64];
   snprintf(service, sizeof(service), "%.*s", STR_FMT(unquoted(schema)));
   for (int i = 0; types[i].name; i++) {
-    if (i == SAGA_TYPES)
-      abort();
+    if (i == SAGA_TYPES || types[i].step_count > SAGA_STEPS)
+      die("saga type %s: more than %d types, or more than %d steps", types[i].name, SAGA_TYPES, SAGA_STEPS);
     saga_stats_init(&e->stats[i], service, &types[i]);
   }
   return e;
@@ -117,6 +120,7 @@ int saga_new(SagaEngine *e, const SagaType *type, Uuid id, Str input, SagaRun **
 }
 
 void saga_release(SagaRun *run) {
+  assert(run->references > 0);
   if (--run->references == 0)
     arena_free(run->arena);
 }
@@ -145,8 +149,13 @@ static void show_oldest(const SagaEngine *e, const SagaType *type) {
   metric_set(e->stats[type - e->types].oldest, run == &e->active ? 0 : (double)run->began_us);
 }
 
+static bool is_open(SagaState state) {
+  return state == SAGA_RUNNING || state == SAGA_COMPENSATING;
+}
+
 /* The list is in the order of their begin; all but those taken over come at its end. */
 static void link_run(SagaRun *run) {
+  assert(is_open(run->state) && !run->next && !run->ended);
   SagaRun *before = run->engine->active.previous;
   while (before != &run->engine->active && before->began_us > run->began_us)
     before = before->previous;
@@ -162,13 +171,16 @@ static void link_run(SagaRun *run) {
 static void unlink_run(SagaRun *run) {
   run->previous->next = run->next;
   run->next->previous = run->previous;
+  run->next = run->previous = NULL;
   run->engine->active_count--;
-  saga_stats_state(stats_of(run), run->state, -1);
+  assert(run->engine->active_count >= 0);
+  if (is_open(run->state)) /* left to another */
+    saga_stats_state(stats_of(run), run->state, -1);
   show_oldest(run->engine, run->type);
   wake_stopper(run->engine);
 }
 
-static int set_going(SagaRun *run) {
+static int start_run(SagaRun *run) {
   run->references++;
   link_run(run);
   if (fiber_start("saga", saga_drive, run))
@@ -179,19 +191,20 @@ static int set_going(SagaRun *run) {
 }
 
 int saga_begin(SagaRun *run, const DbStmt *statements, int count, int64_t deadline_us) {
-  if (run->engine->stopping || run->engine->active_count >= saga_config.running_most)
+  if (run->engine->stopping || run->engine->active_count >= saga_config.running_max)
     return E_BUSY;
   work_for(run->id, run->type);
   TRY(saga_store_begin(run->engine->store, run, statements, count, deadline_us));
   metric_add(stats_of(run)->started, 1);
-  if (set_going(run) < 0) { /* stored, so it is not lost: recovery picks it up when its lease ends */
-    LOG(WARN, "saga", "no fiber to run a saga that was begun");
+  if (start_run(run) < 0) { /* stored, so it is not lost: it is taken over when its lease ends */
+    LOG(WARN, "saga", "begun, but no fiber is free to run it: waits for its lease to expire");
     run->fenced = true;
   }
   return 0;
 }
 
 int saga_wait(SagaRun *run, int64_t deadline_us) {
+  assert(!run->waiter);
   run->waiter = fiber_current();
   int rc = 0;
   while (!run->ended && !run->fenced && rc == 0)
@@ -224,68 +237,11 @@ static int store(SagaRun *run, SagaState state, const SagaEnd *end) {
                               : saga_store_finish(s, run, state, end, deadline);
 }
 
-/* A write of ours that met no database, or no answer from it, is tried again: it is guarded, so twice does no harm. */
-static int persist(SagaRun *run, SagaState state) {
-  SagaEnd end = {0};
-  if (state != SAGA_COMPENSATING)
-    end.steps = saga_steps_json(run);
-  if (state == SAGA_SUCCEEDED || state == SAGA_COMPENSATED)
-    end.count = run->type->finish(run, state == SAGA_SUCCEEDED, end.statements);
-  for (int tries = 0;; tries++) {
-    int rc = store(run, state, &end);
-    if (rc == 0)
-      run->state = state;
-    if (rc == 0 || rc == E_FENCED || rc == E_CANCELED || run->fenced)
-      return rc;
-    if (tries == 0)
-      LOG(WARN, "saga", "state %s could not be stored, trying on: %s", saga_state_name(state), err_info(rc)->title);
-    TRY(fiber_sleep(saga_backoff_us(tries)));
-  }
-}
-
-static int start_undoing(SagaRun *run) {
-  TRY(persist(run, SAGA_COMPENSATING));
-  saga_stats_state(stats_of(run), SAGA_RUNNING, -1);
-  saga_stats_state(stats_of(run), SAGA_COMPENSATING, 1);
-  saga_stats_failed(stats_of(run), run);
-  return 0;
-}
-
-static int roll_back(SagaRun *run) {
-  if (run->state == SAGA_RUNNING)
-    TRY(start_undoing(run));
-  LOG(DEBUG, "saga", "rolling back: %.*s: %.*s", STR_FMT(run->failed_step), STR_FMT(run->reason));
-  TRY(saga_backward(run));
-  return persist(run, SAGA_COMPENSATED);
-}
-
-static int advance(SagaRun *run) {
-  if (run->state == SAGA_COMPENSATING)
-    return roll_back(run);
-  int rc = saga_forward(run);
-  if (rc == 0)
-    return persist(run, SAGA_SUCCEEDED);
-  return rc == E_REFUSED && !run->parked_step.p ? roll_back(run) : rc;
-}
-
-static int park(SagaRun *run) {
-  SagaState was = run->state;
-  TRY(persist(run, SAGA_PARKED));
-  saga_stats_state(stats_of(run), was, -1);
-  saga_stats_parked(stats_of(run), run);
-  return 0;
-}
-
-static int drive(SagaRun *run) {
-  int rc = advance(run);
-  return rc == E_REFUSED ? park(run) : rc;
-}
-
 static void log_parked(const SagaRun *run) {
   const LogField fields[] = {{LOG_SAGA_STATE, str_from(saga_state_name(run->state)), 0},
                              {LOG_STEP, run->parked_step, 0},
                              {LOG_REASON, run->parked_reason, 0}};
-  LOG_WITH(ERROR, "saga", fields, "parked until an operator has seen to it: %.*s %.*s", STR_FMT(run->parked_step),
+  LOG_WITH(ERROR, "saga", fields, "parked, an operator must intervene: %.*s %.*s", STR_FMT(run->parked_step),
            STR_FMT(run->parked_reason));
 }
 
@@ -306,22 +262,85 @@ static void log_end(const SagaRun *run) {
 }
 
 static void conclude(SagaRun *run) {
-  log_end(run);
   run->ended = true;
+  log_end(run);
   saga_stats_ended(stats_of(run), run);
   if (run->type->ended)
     run->type->ended(run);
 }
 
+/* The one place where a run's state changes, once that is stored: what counts and logs it follows from here. */
+static void change_state(SagaRun *run, SagaState state) {
+  SagaState from = run->state;
+  assert(is_open(from) && state != from && !run->ended);
+  assert(state != SAGA_SUCCEEDED || from == SAGA_RUNNING);
+  assert(state != SAGA_COMPENSATED || from == SAGA_COMPENSATING);
+  run->state = state;
+  saga_stats_state(stats_of(run), from, -1);
+  switch (state) {
+  case SAGA_COMPENSATING:
+    saga_stats_state(stats_of(run), state, 1);
+    saga_stats_failed(stats_of(run), run);
+    LOG(DEBUG, "saga", "rolling back: %.*s: %.*s", STR_FMT(run->failed_step), STR_FMT(run->reason));
+    break;
+  case SAGA_SUCCEEDED:
+  case SAGA_COMPENSATED:
+    conclude(run);
+    break;
+  case SAGA_PARKED:
+    saga_stats_parked(stats_of(run), run);
+    log_parked(run);
+    break;
+  case SAGA_RUNNING:
+    die("a saga cannot return to state RUNNING");
+  }
+}
+
+/* A write that met no database, or got no response from it, is retried: it is guarded, so a repeat does no harm. */
+static int persist(SagaRun *run, SagaState state) {
+  SagaEnd end = {0};
+  if (state != SAGA_COMPENSATING)
+    end.steps = saga_steps_json(run);
+  if (state == SAGA_SUCCEEDED || state == SAGA_COMPENSATED)
+    end.count = run->type->finish(run, state == SAGA_SUCCEEDED, end.statements);
+  assert(end.count <= SAGA_FINISH_STATEMENTS);
+  for (int attempts = 0;; attempts++) {
+    int rc = store(run, state, &end);
+    if (rc == 0)
+      change_state(run, state);
+    if (rc == 0 || rc == E_FENCED || rc == E_CANCELED || run->fenced)
+      return rc;
+    if (attempts == 0)
+      LOG(WARN, "saga", "state %s could not be stored, retrying: %s", saga_state_name(state), err_info(rc)->title);
+    TRY(fiber_sleep(saga_backoff_us(attempts)));
+  }
+}
+
+static int roll_back(SagaRun *run) {
+  if (run->state == SAGA_RUNNING)
+    TRY(persist(run, SAGA_COMPENSATING));
+  TRY(saga_backward(run));
+  return persist(run, SAGA_COMPENSATED);
+}
+
+static int advance(SagaRun *run) {
+  if (run->state == SAGA_COMPENSATING)
+    return roll_back(run);
+  int rc = saga_forward(run);
+  if (rc == 0)
+    return persist(run, SAGA_SUCCEEDED);
+  return rc == E_REFUSED && !run->parked_step.p ? roll_back(run) : rc;
+}
+
+static int drive(SagaRun *run) {
+  int rc = advance(run);
+  return rc == E_REFUSED ? persist(run, SAGA_PARKED) : rc;
+}
+
 void saga_drive(void *arg) {
   SagaRun *run = arg;
-  int rc = drive(run);
-  if (rc < 0)
-    LOG(WARN, "saga", "not ours any more, left to its owner");
-  else if (run->state == SAGA_PARKED)
-    log_parked(run);
-  else
-    conclude(run);
+  if (drive(run) < 0)
+    LOG(WARN, "saga", "lost ownership: fenced by a newer epoch");
   run->fenced = !run->ended;
   unlink_run(run);
   fiber_wake(run->waiter);
@@ -335,7 +354,7 @@ static const SagaType *type_named(const SagaEngine *e, Str name) {
   return NULL;
 }
 
-/* What the one before us had reached: a step may have been, unless an operator has said that it is settled. */
+/* How far the former owner had come is unknown: every step may have run, unless an operator has resolved it. */
 static void resume_steps(SagaRun *run, Str skipped) {
   for (int i = 0; i < run->type->step_count; i++)
     run->steps[i].started = true;
@@ -347,10 +366,10 @@ static void resume_steps(SagaRun *run, Str skipped) {
   }
 }
 
-/* What others left behind is taken over in portions, because each saga driven holds fibers, and without a free one no
- * request is answered. New sagas leave some room, so that a crowd of them cannot keep the old ones out. */
+/* Abandoned sagas are taken over in portions: each one that runs holds fibers, and without a free one no request is
+ * served. New sagas leave some room, so that many of them cannot starve the old ones. */
 static int64_t takeover_room(const SagaEngine *e) {
-  return saga_config.running_most + (saga_config.running_most + 1) / 2 - e->active_count;
+  return saga_config.running_max + (saga_config.running_max + 1) / 2 - e->active_count;
 }
 
 /* The fiber it starts goes on with the saga's trace. */
@@ -361,7 +380,7 @@ static void adopt(SagaEngine *e, const SagaClaim *claim) {
   span_resume(claim->traceId);
   work_for(claim->id, type ? type : &unknown);
   if (!type || saga_new(e, type, claim->id, claim->input, &run) < 0) {
-    LOG(ERROR, "saga", "its type %.*s, or its input, cannot be read by this version", STR_FMT(claim->type));
+    LOG(ERROR, "saga", "not taken over: this version cannot read its type %.*s or its input", STR_FMT(claim->type));
     return;
   }
   const LogField fields[] = {{LOG_SAGA_STATE, claim->state, 0}};
@@ -374,8 +393,8 @@ static void adopt(SagaEngine *e, const SagaClaim *claim) {
   run->reason = arena_str(run->arena, claim->reason);
   run->state = str_eq(claim->state, STR("COMPENSATING")) ? SAGA_COMPENSATING : SAGA_RUNNING;
   resume_steps(run, claim->skipped);
-  if (set_going(run) < 0)
-    LOG(WARN, "saga", "waits for a free fiber");
+  if (start_run(run) < 0)
+    LOG(WARN, "saga", "no fiber is free to run it: waits for its lease to expire");
   saga_release(run);
 }
 
@@ -395,11 +414,11 @@ static void recover(void *arg) {
     e->claiming = false;
     wake_stopper(e);
     if (rc < 0 && rc != E_UNAVAILABLE)
-      LOG(WARN, "saga", "looking for abandoned sagas failed: %s", err_info(rc)->title);
+      LOG(WARN, "saga", "abandoned sagas could not be claimed: %s", err_info(rc)->title);
     arena_reset(arena);
     if (rc == 0 && claims.count == 0 && room > 0)
-      mine = false; /* all that an earlier process of our name left is ours now */
-    if (claims.count == 0 && fiber_sleep(rc < 0 ? 200000 : saga_config.lease_us / 10) < 0)
+      mine = false; /* everything that an earlier process of our name left is claimed */
+    if (claims.count == 0 && fiber_sleep(rc < 0 ? CLAIM_RETRY_US : saga_config.lease_us / 10) < 0)
       return;
   }
 }
@@ -423,7 +442,7 @@ static void renew_once(SagaEngine *e, Arena *arena, int64_t older_than_us) {
     return;
   int rc = saga_store_renew(e->store, arena, runs, count, &lost);
   if (rc < 0)
-    LOG(WARN, "saga", "the leases of %zu sagas could not be renewed: %s", count, err_info(rc)->title);
+    LOG(WARN, "saga", "%zu leases could not be renewed: %s", count, err_info(rc)->title);
   for (size_t i = 0; i < lost.count; i++)
     runs[((SagaLost *)lost.items)[i].at]->fenced = true;
   for (size_t i = 0; i < count; i++)
@@ -485,12 +504,12 @@ void saga_engine_start(SagaEngine *e, Db *db, int worker) {
   char *owner, life[UUID_TEXT];
   uuid_format(uuid_new(), life);
   if (asprintf(&owner, "%s/%d#%s", saga_config.owner, worker, life) < 0)
-    abort();
+    die("out of memory for the owner's name");
   saga_store_open(e->store, db, owner, saga_config.lease_us);
   bool ok = fiber_start("saga recovery", recover, e) && fiber_start("saga leases", renew, e) &&
             (worker > 0 || fiber_start("saga housekeeping", keep_house, e));
   if (!ok)
-    abort();
+    die("no fiber for the saga engine: the limit of fibers is too low to start");
 }
 
 void saga_engine_stop(SagaEngine *e, int64_t deadline_us) {
@@ -501,9 +520,9 @@ void saga_engine_stop(SagaEngine *e, int64_t deadline_us) {
   while (is_busy(e) && rc == 0)
     rc = fiber_wait("end of all sagas", deadline_us);
   if (is_busy(e))
-    LOG(INFO, "saga", "%d sagas have not ended and are given back", e->active_count);
-  /* Also when none is driven: what could not be stored, or not be read when it was taken over, is still ours. */
+    LOG(INFO, "saga", "releasing %d unfinished sagas", e->active_count);
+  /* Also without any: one that could not be stored, or could not be read when it was claimed, is still ours. */
   rc = saga_store_release(e->store, arena, clock_now_us() + RELEASE_US);
   if (rc < 0)
-    LOG(WARN, "saga", "what is ours stays so until its lease ends: %s", err_info(rc)->title);
+    LOG(WARN, "saga", "unfinished sagas could not be released, their leases must expire: %s", err_info(rc)->title);
 }

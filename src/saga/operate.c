@@ -9,17 +9,17 @@
 #include "service/idempotency.h"
 #include "json/text.h"
 
-#define REASON_MOST   1000
-#define OPERATOR_MOST 200
+#define REASON_MAX   1000
+#define OPERATOR_MAX 200
 
 const Field saga_skip_fields[] = {
     FIELD(SagaOperation, step, F_TEXT, .min = 1, .max = 100),
-    FIELD(SagaOperation, reason, F_TEXT, .min = 1, .max = REASON_MOST),
+    FIELD(SagaOperation, reason, F_TEXT, .min = 1, .max = REASON_MAX),
     {0},
 };
 
 const Field saga_remark_fields[] = {
-    FIELD(SagaOperation, reason, F_TEXT, .flags = FIELD_OPTIONAL, .min = 1, .max = REASON_MOST),
+    FIELD(SagaOperation, reason, F_TEXT, .flags = FIELD_OPTIONAL, .min = 1, .max = REASON_MAX),
     {0},
 };
 
@@ -58,10 +58,10 @@ static Str types_of(Req *req, bool with_pivot) {
 
 static int operator_of(Req *req, Str *ret) {
   Str name = http_header(req->http, STR("x-operator"));
-  if (name.n > OPERATOR_MOST || !str_is_utf8(name) || text_has_control(name) || (name.n && text_is_blank(name)))
+  if (name.n > OPERATOR_MAX || !str_is_utf8(name) || text_has_control(name) || (name.n && text_is_blank(name)))
     return fail(req, E_MALFORMED, NULL,
                 "X-Operator must be a name in UTF-8, of at most %d bytes and without control characters",
-                OPERATOR_MOST);
+                OPERATOR_MAX);
   *ret = name;
   return 0;
 }

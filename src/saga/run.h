@@ -14,7 +14,7 @@ typedef struct SagaConfig {
   int64_t lease_us;     /* how long a silent owner keeps its sagas */
   int64_t attempt_us;   /* one call's deadline */
   int64_t retention_us; /* ended sagas are deleted after it */
-  int64_t running_most; /* sagas driven at once */
+  int64_t running_max;  /* sagas driven at once */
   int64_t calls_per_target;
   int64_t park_refusals; /* in a row, of a step that must succeed */
   int64_t park_after_us; /* without a success of such a step */

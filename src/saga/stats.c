@@ -3,6 +3,7 @@
 
 #include "rt/clock.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 static const MetricBuckets seconds = {{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300}};
@@ -17,26 +18,26 @@ static const MetricFamily
               .help = "Age of the oldest saga that has not ended."},
     parked = {.type = METRIC_OPTIONAL,
               .name = "skald_sagas_parked",
-              .help = "Sagas parked for an operator, as the database counts them every 5 seconds: of all processes "
-                      "together."},
+              .help = "Sagas parked for an operator, of all processes together; counted in the database every 5 "
+                      "seconds."},
     ended = {.type = METRIC_COUNTER, .name = "skald_sagas_total", .help = "Sagas that have ended."},
     duration = {.type = METRIC_HISTOGRAM,
                 .name = "skald_saga_duration_seconds",
-                .help = "From a saga's begin to its stored end.",
+                .help = "Time from a saga's begin to its stored end.",
                 .buckets = &seconds},
     running = {.type = METRIC_GAUGE, .name = "skald_sagas_running", .help = "Sagas that have not ended."},
     step_duration = {.type = METRIC_HISTOGRAM,
                      .name = "skald_saga_step_duration_seconds",
-                     .help = "One step, all its calls and pauses together.",
+                     .help = "Duration of one step, with all retries and pauses.",
                      .buckets = &seconds,
                      .sparse = true},
     calls = {.type = METRIC_COUNTER,
              .name = "skald_saga_calls_total",
-             .help = "Calls to participants, forward and back."},
-    retries = {.type = METRIC_COUNTER, .name = "skald_saga_retries_total", .help = "Calls that had to be made again."},
+             .help = "Calls to participants, of actions and compensations."},
+    retries = {.type = METRIC_COUNTER, .name = "skald_saga_retries_total", .help = "Calls that were retries."},
     compensations = {.type = METRIC_COUNTER,
                      .name = "skald_saga_compensations_total",
-                     .help = "Sagas that decided to undo, by the step that failed first."},
+                     .help = "Sagas that decided to compensate, by the step that failed first."},
     parkings = {.type = METRIC_COUNTER,
                 .name = "skald_saga_parkings_total",
                 .help = "Sagas parked for an operator, by the step that did not succeed."};
@@ -84,8 +85,8 @@ void saga_stats_ended(SagaStats *stats, const SagaRun *run) {
 }
 
 void saga_stats_state(SagaStats *stats, SagaState state, int by) {
-  if (state != SAGA_PARKED)
-    metric_add(stats->running[state == SAGA_COMPENSATING || state == SAGA_COMPENSATED], by);
+  assert(state == SAGA_RUNNING || state == SAGA_COMPENSATING);
+  metric_add(stats->running[state == SAGA_COMPENSATING], by);
 }
 
 static struct SagaStepStats *step_named(SagaStats *stats, const SagaType *type, Str name) {

@@ -10,7 +10,7 @@ enum { SAGA_CALL_OUTCOMES = 3 }; /* done, refused, unknown */
 typedef struct SagaStats { /* of one type */
   Metric *started, *takeovers, *oldest, *parked;
   Metric *ended[2], *duration[2]; /* by whether it succeeded */
-  Metric *running[2];             /* by whether it is being undone */
+  Metric *running[2];             /* by whether it is being compensated */
   struct SagaStepStats {
     Metric *duration[STEP_UNDONE + 1]; /* by its state at the end */
     Metric *calls[SAGA_CALL_OUTCOMES];
@@ -21,9 +21,9 @@ typedef struct SagaStats { /* of one type */
 /* Before the fork. service: as the label says it. */
 void saga_stats_init(SagaStats *stats, const char *service, const SagaType *type);
 void saga_stats_ended(SagaStats *stats, const SagaRun *run);
-/* by: 1 when a run has come to this state, -1 when it leaves it. */
+/* by: 1 when a run enters this state, RUNNING or COMPENSATING, -1 when it leaves it. */
 void saga_stats_state(SagaStats *stats, SagaState state, int by);
-void saga_stats_failed(SagaStats *stats, const SagaRun *run); /* it is going to be undone */
+void saga_stats_failed(SagaStats *stats, const SagaRun *run); /* it is going to be compensated */
 void saga_stats_parked(SagaStats *stats, const SagaRun *run);
 
 #endif

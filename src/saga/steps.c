@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define BACKOFF_FIRST_US 20000
-#define BACKOFF_MOST_US  5000000
+#define BACKOFF_MAX_US   5000000
 #define ATTEMPTS_KEPT    4
 
 typedef struct StepTask { /* one step's fiber */
@@ -74,7 +74,7 @@ static HttpOutcome attempt(SagaRun *run, Arena *arena, int step, bool back, int6
 }
 
 int64_t saga_backoff_us(int tries) {
-  return backoff_us(tries, BACKOFF_FIRST_US, BACKOFF_MOST_US, random_u64());
+  return backoff_us(tries, BACKOFF_FIRST_US, BACKOFF_MAX_US, random_u64());
 }
 
 static Str reason_of(SagaRun *run, const SagaStepRun *step, Str body) {

@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CLAIM_MOST  64
-#define EXPIRE_MOST 1000
-#define STORE_US    5000000
+#define CLAIM_MAX  64
+#define EXPIRE_MAX 1000
+#define STORE_US   5000000
 
 struct SagaStore {
   Db *db;
@@ -23,7 +23,7 @@ struct SagaStore {
 static Sql statement(const char *format, const char *schema) {
   char *text;
   if (asprintf(&text, format, schema, schema) < 0)
-    abort();
+    die("out of memory for a statement of the sagas of %s", schema);
   return (Sql){text};
 }
 
@@ -70,7 +70,7 @@ static void make_operations(SagaStore *s, const char *schema) {
 SagaStore *saga_store_new(const char *schema) {
   SagaStore *s = calloc(1, sizeof(*s));
   if (!s)
-    abort();
+    die("out of memory for the sagas of %s", schema);
   make_views(s, schema);
   make_operations(s, schema);
   s->begin = statement("INSERT INTO %1$s.saga (id, type, state, owner, input, trace_id, due_at)"
@@ -192,7 +192,7 @@ int saga_store_finish(SagaStore *s, const SagaRun *run, SagaState end, const Sag
   return rc == E_FENCED ? was_done(s, run, end, deadline_us) : rc;
 }
 
-int saga_store_claim(SagaStore *s, Arena *arena, bool mine, int64_t most, List *ret) {
+int saga_store_claim(SagaStore *s, Arena *arena, bool mine, int64_t max, List *ret) {
   static const Field fields[] = {
       FIELD(SagaClaim, id, F_UUID),       FIELD(SagaClaim, type, F_TEXT),    FIELD(SagaClaim, state, F_TEXT),
       FIELD(SagaClaim, epoch, F_INT),     FIELD(SagaClaim, input, F_TEXT),   FIELD(SagaClaim, failedStep, F_TEXT),
@@ -201,7 +201,7 @@ int saga_store_claim(SagaStore *s, Arena *arena, bool mine, int64_t most, List *
   DbResult found;
   TRY(db_exec(s->db, arena,
               DB_STMT(&s->claim, V_TEXT(s->owner), V_INT(s->lease_ms), V_TEXT(mine ? s->name : (Str){0}),
-                      V_INT(most < CLAIM_MOST ? most : CLAIM_MOST)),
+                      V_INT(max < CLAIM_MAX ? max : CLAIM_MAX)),
               &found, clock_now_us() + STORE_US));
   return db_read_rows(arena, &found, fields, sizeof(SagaClaim), ret);
 }
@@ -247,8 +247,8 @@ int saga_store_expire(SagaStore *s, Arena *arena, int64_t age_us) {
   Uuid young = uuid_v7(clock_unix_ms() - age_us / 1000, lowest);
   DbResult found;
   int64_t gone = 0;
-  TRY(db_exec(s->db, arena, DB_STMT(&s->expire, V_UUID(young), V_INT(age_us / 1000), V_INT(EXPIRE_MOST)), &found,
+  TRY(db_exec(s->db, arena, DB_STMT(&s->expire, V_UUID(young), V_INT(age_us / 1000), V_INT(EXPIRE_MAX)), &found,
               clock_now_us() + STORE_US));
   TRY(str_to_int(db_cell(&found, 0, 0), &gone));
-  return gone == EXPIRE_MOST;
+  return gone == EXPIRE_MAX;
 }

@@ -52,7 +52,7 @@ typedef struct SagaClaim {
 } SagaClaim;
 /* Takes over sagas whose lease has run out, at most so many, and never more than 64; with mine also those that an
  * earlier life of a process of our name left behind. */
-MUST_CHECK int saga_store_claim(SagaStore *s, Arena *arena, bool mine, int64_t most, List *ret);
+MUST_CHECK int saga_store_claim(SagaStore *s, Arena *arena, bool mine, int64_t max, List *ret);
 typedef struct SagaLost {
   int64_t at; /* in the array given */
 } SagaLost;

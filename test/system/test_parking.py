@@ -366,7 +366,7 @@ def test_takeovers_leave_room_for_requests():
                 assert shop.post(SAGA, saga(when=past()), Prefer="respond-async").status == 202
             wait_for("sagas that cannot end", lambda: in_state(shop, "COMPENSATING") == stuck, 20 * SLOWER)
             server.kill()
-            server.settings |= {"MAX_FIBERS": fibers, "SAGA_RUNNING_MOST": most}
+            server.settings |= {"MAX_FIBERS": fibers, "SAGA_RUNNING_MAX": most}
             server.start()
             taken, seen = most * 3 // 2, gate.refused
             wait_for("takeovers", lambda: metric(server, "skald_saga_takeovers_total") >= taken, 20 * SLOWER)

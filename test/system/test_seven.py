@@ -201,7 +201,7 @@ def test_ending_order_process_hands_its_sagas_over(seven):
             assert f":{leaving.port}/" in owner
             staying.start()
             leaving.stop()
-            assert "are given back" in leaving.text()
+            assert "unfinished sagas" in leaving.text()
         wait_for("the saga's end", lambda: state(seven, order) in ("SUCCEEDED", "COMPENSATED"), 30 * SLOWER)
         owner = seven.value("order", 'SELECT owner FROM "order".saga WHERE id = %s', order)
         assert f":{leaving.port}/" not in owner

@@ -1,9 +1,12 @@
 /* Arena: alignment, zeroing, growth, copies and what a reset keeps. */
 #include "base/arena.h"
 
+#include "base/buf.h"
 #include "unit/unit.h"
 
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 TEST(memory_is_zeroed_and_aligned) {
   SCOPED_ARENA a = arena_new();
@@ -131,4 +134,35 @@ TEST(free_takes_null) {
   Arena *none = NULL;
   arena_cleanup(&none);
   CHECK(none == NULL);
+}
+
+static void allocates_too_much(void) {
+  arena_alloc(arena_new(), SIZE_MAX / 2 + 1);
+}
+
+static void grows_too_much(void) {
+  Buf b = {0};
+  buf_reserve(&b, SIZE_MAX / 2);
+}
+
+TEST(out_of_memory_is_fatal_and_says_so) {
+  static UnitFn *const fatal[] = {allocates_too_much, grows_too_much};
+  for (int i = 0; i < 2; i++) {
+    int out[2];
+    CHECK_INT(pipe(out), 0);
+    pid_t child = fork();
+    if (child == 0) {
+      dup2(out[1], STDERR_FILENO);
+      fatal[i]();
+      _exit(0);
+    }
+    close(out[1]);
+    char text[128] = "";
+    CHECK(read(out[0], text, sizeof(text) - 1) > 0);
+    close(out[0]);
+    int status = 0;
+    CHECK_INT(waitpid(child, &status, 0), child);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    CHECK(str_starts(str_from(text), STR("skald: fatal: out of memory: ")));
+  }
 }

@@ -21,7 +21,14 @@ static const Option table[] = {
      .help = "database",
      .secret = true},
     {.env = "T_NAME", .type = OPTION_TEXT, .target = &set.name, .max = 8, .help = "a name"},
-    {.env = "T_PORT", .type = OPTION_INT, .target = &set.port, .def = "8080", .min = 1, .max = 65535, .help = "port"},
+    {.env = "T_PORT",
+     .old_env = "T_OLD_PORT",
+     .type = OPTION_INT,
+     .target = &set.port,
+     .def = "8080",
+     .min = 1,
+     .max = 65535,
+     .help = "port"},
     {.env = "T_WAIT",
      .type = OPTION_MILLIS,
      .target = &set.wait_us,
@@ -34,17 +41,33 @@ static const Option table[] = {
 
 static char messages[4096];
 
-static int load(const char *env, const char *value) {
-  for (const Option *o = table; o->env; o++)
-    unsetenv(o->env);
-  if (env)
-    setenv(env, value, 1);
+static int load_environment(void) {
   memset(&set, 0, sizeof(set));
   memset(messages, 0, sizeof(messages));
   FILE *err = fmemopen(messages, sizeof(messages), "w");
   int rc = config_load(table, err);
   fclose(err);
   return rc;
+}
+
+static void clear_environment(void) {
+  for (const Option *o = table; o->env; o++)
+    unsetenv(o->env);
+  unsetenv("T_OLD_PORT");
+}
+
+static int load(const char *env, const char *value) {
+  clear_environment();
+  if (env)
+    setenv(env, value, 1);
+  return load_environment();
+}
+
+static int load_ports(const char *port, const char *old_port) {
+  clear_environment();
+  setenv("T_PORT", port, 1);
+  setenv("T_OLD_PORT", old_port, 1);
+  return load_environment();
 }
 
 TEST(defaults) {
@@ -171,4 +194,26 @@ TEST(checked_texts) {
   CHECK_STR(even, "four");
   unsetenv("T_EVEN");
   unsetenv("T_ADDRESS");
+}
+
+TEST(a_former_name_is_still_read) {
+  CHECK_INT(load("T_OLD_PORT", "81"), 0);
+  CHECK_INT(set.port, 81);
+  CHECK_INT(load_ports("", "81"), 0);
+  CHECK_INT(set.port, 81);
+  CHECK_INT(load_ports("82", ""), 0);
+  CHECK_INT(set.port, 82);
+  CHECK_INT(load_ports("82", "82"), 0);
+  CHECK_INT(set.port, 82);
+}
+
+TEST(a_bad_value_under_a_former_name_is_explained_under_it) {
+  CHECK_INT(load("T_OLD_PORT", "x"), E_FIELD);
+  CHECK(strstr(messages, "T_OLD_PORT=x is not acceptable; expected: integer, 1 to 65535") != NULL);
+}
+
+TEST(two_names_with_different_values_are_an_error) {
+  CHECK_INT(load_ports("82", "81"), E_FIELD);
+  CHECK_STR(messages, "T_PORT and T_OLD_PORT, its former name, have different values; remove T_OLD_PORT\n");
+  CHECK_INT(set.port, 0);
 }

@@ -2,11 +2,15 @@
 #include "rt/fiber.h"
 
 #include "rt/clock.h"
+#include "rt/fiber_switch.h"
 #include "rt/loop.h"
 #include "unit/unit.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct {
   Fiber *fiber;
@@ -265,4 +269,83 @@ TEST(a_fiber_inherits_the_context_of_who_started_it) {
   CHECK_STR(seen.order, "a saga");
   free((char *)(uintptr_t)seen.order.p);
   CHECK_STR(fiber_context()->saga_id, "");
+}
+
+enum { BURST = 400 };
+
+static int64_t resident(void) {
+  long long pages = 0;
+  FILE *f = fopen("/proc/self/statm", "r");
+  CHECK(f && fscanf(f, "%*s %lld", &pages) == 1);
+  if (f)
+    fclose(f);
+  return pages * sysconf(_SC_PAGESIZE);
+}
+
+static void goes_deep(void *arg) {
+  (void)arg;
+  volatile char area[FIBER_STACK * 3 / 4];
+  for (size_t i = 0; i < sizeof(area); i += 512)
+    area[i] = (char)i;
+  seen.counter++;
+  CHECK_INT(semaphore_acquire(&semaphore, "all", FIBER_FOREVER), 0);
+  CHECK_INT(area[512 * 3], 0);
+  semaphore_release(&semaphore);
+  seen.counter--;
+}
+
+static void bursts(void *arg) {
+  (void)arg;
+  const int64_t used = (int64_t)BURST * FIBER_STACK * 3 / 4;
+  int64_t before = resident();
+  semaphore = (Semaphore){.free = 0};
+  for (int i = 0; i < BURST; i++)
+    CHECK(fiber_start("deep", goes_deep, NULL) != NULL);
+  while (seen.counter < BURST)
+    fiber_yield();
+  CHECK(resident() - before > used * 9 / 10);
+  semaphore_release(&semaphore);
+  while (seen.counter > 0)
+    fiber_yield();
+  int64_t until = clock_now_us() + 10 * SECONDS;
+  while (resident() - before > used / 4 && clock_now_us() < until)
+    CHECK_INT(fiber_sleep(50 * MILLISECONDS), 0);
+  CHECK(resident() - before <= used / 4);
+  loop_stop();
+}
+
+TEST(memory_of_stacks_goes_back_after_a_burst) {
+  run(bursts, NULL);
+}
+
+static void starts_and_waits(void *arg) {
+  (void)arg;
+  semaphore = (Semaphore){.free = 0};
+  for (int i = 0; i < 4; i++)
+    CHECK(fiber_start("deep", goes_deep, NULL) != NULL);
+  semaphore_release(&semaphore);
+  while (seen.counter > 0 || seen.rc++ == 0)
+    fiber_yield();
+  loop_stop();
+}
+
+TEST(fibers_start_on_stacks_kept_and_on_new_ones) {
+  for (int i = 0; i < 3; i++)
+    run(starts_and_waits, NULL);
+  CHECK_INT(seen.counter, 0);
+}
+
+TEST(below_a_stack_lies_a_guard) {
+  FiberStack stack = {0};
+  int ends[2];
+  CHECK_INT(pipe(ends), 0);
+  fiber_stack_map(&stack, FIBER_STACK);
+  const char *bottom = stack.bottom;
+  CHECK_INT(write(ends[1], bottom, 1), 1);
+  for (size_t below = 1; below <= FIBER_STACK_GUARD; below = below == 1 ? 1024 : below + 1024)
+    CHECK(write(ends[1], bottom - below, 1) == -1 && errno == EFAULT);
+  fiber_stack_unmap(&stack);
+  CHECK(write(ends[1], bottom, 1) == -1 && errno == EFAULT);
+  close(ends[0]);
+  close(ends[1]);
 }

@@ -14,6 +14,9 @@ static struct {
   int statuses[STEPS][CALLS]; /* one for each call; the last one before 0 for all that follow */
   int calls[STEPS];
   char paths[STEPS][16]; /* of the last call */
+  int errors[STEPS];     /* the first calls that fail before there is a response */
+  Str bodies[STEPS];     /* absent: {} */
+  int64_t latest_us;     /* of all deadlines, from the moment of the call */
 } book;
 
 static int step_of(const char *service) {
@@ -27,7 +30,11 @@ static int answer(const char *service, HttpRequest *request, HttpReply *reply) {
   while (last < call && statuses[last + 1])
     last++;
   memcpy(book.paths[step], request->path.p, request->path.n);
-  *reply = (HttpReply){.status = statuses[last], .body = STR("{}")};
+  int64_t left_us = request->deadline_us - clock_now_us();
+  book.latest_us = left_us > book.latest_us ? left_us : book.latest_us;
+  if (call < book.errors[step])
+    return E_UNKNOWN;
+  *reply = (HttpReply){.status = statuses[last], .body = book.bodies[step].p ? book.bodies[step] : STR("{}")};
   return 0;
 }
 
@@ -70,6 +77,19 @@ static void go_forward(void *arg) {
   (void)arg;
   world.rc = saga_forward(&world.run);
   loop_stop();
+}
+
+static void go_back_from_there(void *arg) {
+  (void)arg;
+  world.rc = saga_backward(&world.run);
+  loop_stop();
+}
+
+/* Forward, and back again if it did not succeed. */
+static void go_forward_and_back(void *arg) {
+  world.rc = saga_forward(&world.run);
+  CHECK_INT(world.rc, E_REFUSED);
+  go_back_from_there(arg);
 }
 
 static void go_back(void *arg) {
@@ -145,6 +165,104 @@ TEST(silence_before_the_pivot_rolls_back_in_time) {
   CHECK_STR(world.run.failed_step, "first");
   CHECK(!world.run.parked_step.p);
   CHECK_INT(world.run.steps[FIRST].state, STEP_MAYBE);
+}
+
+TEST(a_status_that_may_pass_is_retried_and_no_refusal) {
+  static const int statuses[] = {408, 425, 429, 500, 502, 503, 504, 599};
+  for (size_t i = 0; i < sizeof(statuses) / sizeof(*statuses); i++) {
+    begin();
+    answers(FIRST, 1, statuses[i], 200);
+    run(go_forward);
+    CHECK_INT(world.rc, 0);
+    CHECK_INT(book.calls[FIRST], 2);
+    CHECK_INT(world.run.steps[FIRST].state, STEP_DONE);
+  }
+}
+
+TEST(any_other_4xx_is_a_refusal) {
+  static const int statuses[] = {400, 401, 403, 404, 409, 412, 422, 424, 428, 431};
+  for (size_t i = 0; i < sizeof(statuses) / sizeof(*statuses); i++) {
+    begin();
+    answers(FIRST, 1, statuses[i], 200);
+    run(go_forward);
+    CHECK_INT(world.rc, E_REFUSED);
+    CHECK_INT(book.calls[FIRST], 1);
+    CHECK_INT(world.run.steps[FIRST].state, STEP_REFUSED);
+    CHECK_INT(world.run.steps[FIRST].status, statuses[i]);
+  }
+}
+
+TEST(a_compensation_is_retried_after_a_status_that_may_pass) {
+  static const int statuses[] = {408, 425, 429, 503};
+  for (size_t i = 0; i < sizeof(statuses) / sizeof(*statuses); i++) {
+    begin();
+    answers(FIRST, REFUSALS + 1, statuses[i], 200); /* more often than refusals would be borne */
+    run(go_back);
+    CHECK_INT(world.rc, 0);
+    CHECK_INT(book.calls[FIRST], REFUSALS + 2);
+    CHECK(!world.run.parked_step.p);
+  }
+}
+
+TEST(a_call_that_failed_is_retried) {
+  begin();
+  book.errors[FIRST] = 2;
+  run(go_forward);
+  CHECK_INT(world.rc, 0);
+  CHECK_INT(book.calls[FIRST], 3);
+}
+
+TEST(a_response_that_is_no_json_is_no_success) {
+  begin();
+  book.bodies[FIRST] = STR("{\"id\":");
+  run(go_forward);
+  CHECK_INT(world.rc, E_REFUSED);
+  CHECK(book.calls[FIRST] > 2);
+  CHECK_INT(book.calls[SECOND], 0);
+}
+
+TEST(a_step_of_unknown_outcome_is_compensated) {
+  begin();
+  book.errors[FIRST] = CALLS;
+  run(go_forward);
+  CHECK_INT(world.rc, E_REFUSED);
+  CHECK_INT(world.run.steps[FIRST].state, STEP_MAYBE);
+  CHECK_INT(world.run.steps[FIRST].status, 0);
+  int calls = book.calls[FIRST];
+  book.errors[FIRST] = 0;
+  run(go_back_from_there);
+  CHECK_INT(world.rc, 0);
+  CHECK_INT(book.calls[FIRST], calls + 1);
+  CHECK_STR(book.paths[FIRST], "/undo");
+  CHECK_INT(world.run.steps[FIRST].state, STEP_UNDONE);
+}
+
+TEST(a_refused_step_is_compensated_and_one_that_was_never_sent_is_not) {
+  begin();
+  answers(SECOND, 1, 409, 200);
+  run(go_forward_and_back);
+  CHECK_INT(world.rc, 0);
+  CHECK_STR(book.paths[FIRST], "/undo");
+  CHECK_STR(book.paths[SECOND], "/undo");
+  CHECK_INT(book.calls[THIRD], 0);
+}
+
+TEST(a_call_ends_with_its_attempt_and_with_its_step) {
+  begin();
+  run(go_forward);
+  CHECK(book.latest_us <= saga_config.attempt_us && book.latest_us > 200 * MILLISECONDS); /* the pivot's */
+  begin();
+  answers(FIRST, 1, 409, 200);
+  run(go_forward);
+  CHECK(book.latest_us <= 200 * MILLISECONDS);
+}
+
+TEST(pauses_between_attempts_grow_up_to_a_maximum) {
+  for (int i = 0; i < 100; i++) {
+    int64_t first_us = saga_backoff_us(0), late_us = saga_backoff_us(40);
+    CHECK(first_us >= 10 * MILLISECONDS && first_us <= 20 * MILLISECONDS);
+    CHECK(late_us >= 2500 * MILLISECONDS && late_us <= 5 * SECONDS);
+  }
 }
 
 TEST(a_no_of_the_pivot_rolls_back) {
