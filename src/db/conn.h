@@ -19,7 +19,8 @@ typedef struct DbGroup { /* one fiber's statements; owned by queue or flight, ou
   Uuid hot_key;
   int attempts;
   bool alone;   /* shares no transaction */
-  bool blocked; /* its last attempt waited for a lock until the server gave up */
+  bool suspect; /* its last batch waited for a lock until the server gave up: it may wait again */
+  bool blocked; /* it was the one that waited, or wants the same row */
   bool queued;
   bool done;
   int outcome;
@@ -66,7 +67,7 @@ typedef struct DbConn {
 void db_conn_main(void *arg);
 /* Its first flight waits for something, most likely for a lock: what goes behind it would wait as well. */
 bool db_conn_is_stalled(const DbConn *c, int64_t now_us);
-const DbFlight *db_conn_flight(const DbConn *c, int i); /* the i-th from the first, 0 <= i < flight_count */
+const DbFlight *db_conn_flight(const DbConn *c, int i); /* 0 <= i < flight_count, the first is 0 */
 /* Takes one more batch, whose statements may need preparing first. */
 bool db_conn_has_room(const DbConn *c, int64_t now_us);
 /* Sends the groups first…(chained by next) as one transaction. They are the connection's until db_flight_landed. */

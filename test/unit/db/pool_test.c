@@ -484,6 +484,25 @@ POOL_TEST(rows_that_stay_locked_leave_one_connection_to_the_others) {
   CHECK_INT(y->outcome, E_OK);
 }
 
+POOL_TEST(one_that_shared_the_batch_is_tried_before_the_one_that_waits) {
+  server_lock("x");
+  server_lock("y");
+  Call *x = CALL_WITH("x", .hot_key = 1), *y = CALL_WITH("y", .hot_key = 2);
+  advance(3 * SECONDS);
+  server_time_out("x");
+  settle();
+  CHECK_STR(server_journal(), "0:x 0:y ; 0:y ; "); /* and x waits until it is known what becomes of y */
+  Call *a = CALL("a");
+  settle();
+  CHECK_INT(a->outcome, E_OK);
+  server_unlock("y");
+  settle();
+  CHECK_INT(y->outcome, E_OK);
+  server_unlock("x");
+  settle();
+  CHECK_INT(x->outcome, E_OK);
+}
+
 /* ---- errors ---- */
 
 POOL_TEST(an_sql_error_is_logged_once_with_its_statement_and_by_whose_it_is) {
