@@ -21,8 +21,7 @@ typedef struct DbGroup { /* one fiber's statements; owned by queue or flight, ou
   bool alone;   /* shares no transaction */
   bool suspect; /* its last batch waited for a lock until the server gave up: it may wait again */
   bool blocked; /* it was the one that waited, or wants the same row */
-  bool queued;
-  bool done;
+  bool queued, done;
   int outcome;
   Str error; /* of an unexpected SQL error, in memory: what is to be logged if it ends so */
 } DbGroup;
