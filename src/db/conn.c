@@ -158,7 +158,7 @@ static bool prepare_all(DbConn *c, const DbGroup *first) {
 
 bool db_conn_is_stalled(const DbConn *c, int64_t now_us) {
   for (int i = 0; i < c->flight_count; i++)
-    if (db_conn_flight(c, i)->first && db_conn_flight(c, i)->first->blocked)
+    if (db_conn_flight(c, i)->first && db_conn_flight(c, i)->first->suspect)
       return true;
   return c->flight_count > 0 && now_us - c->head_us > STALLED_US;
 }

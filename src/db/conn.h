@@ -19,7 +19,8 @@ typedef struct DbGroup { /* one fiber's statements; owned by queue or flight, ou
   Uuid hot_key;
   int attempts;
   bool alone;   /* shares no transaction */
-  bool blocked; /* its last attempt waited for a lock until the server gave up */
+  bool suspect; /* its last batch waited for a lock until the server gave up: it may wait again */
+  bool blocked; /* it was the one that waited, or wants the same row */
   bool queued, done;
   int outcome;
   Str error; /* of an unexpected SQL error, in memory: what is to be logged if it ends so */
@@ -31,8 +32,8 @@ typedef struct DbFlight { /* what lies between two syncs of a pipeline */
   int groups;
   DbGroup *at_group; /* whose result comes next; NULL: only the commit is missing */
   int at_statement;
-  int64_t sent_us;
   bool seen; /* a result of that statement has come */
+  int64_t sent_us;
   int error; /* of the whole flight */
   char sqlstate[6];
   DbGroup *culprit; /* whose statement failed; NULL: none, or the commit */
@@ -51,8 +52,7 @@ typedef struct DbConn {
   const char *problem;    /* why we left it; NULL: libpq knows */
   char reason[DB_REASON]; /* why it could not be opened; empty: it was */
   DbFlight flights[DB_FLIGHTS_MAX];
-  int flight_first, flight_count;
-  int batches;          /* those of the flights that are batches */
+  int flight_first, flight_count, batches; /* batches: those of the flights that are some */
   int64_t head_us;      /* since when the first flight is the first: the server has worked on it alone */
   const Sql **prepared; /* open addressing by address */
   size_t prepared_cap, prepared_count;
@@ -66,7 +66,7 @@ typedef struct DbConn {
 void db_conn_main(void *arg);
 /* Its first flight waits for something, most likely for a lock: what goes behind it would wait as well. */
 bool db_conn_is_stalled(const DbConn *c, int64_t now_us);
-const DbFlight *db_conn_flight(const DbConn *c, int i); /* the i-th from the first, 0 <= i < flight_count */
+const DbFlight *db_conn_flight(const DbConn *c, int i); /* 0 <= i < flight_count, the first is 0 */
 /* Takes one more batch, whose statements may need preparing first. */
 bool db_conn_has_room(const DbConn *c, int64_t now_us);
 /* Sends the groups first…(chained by next) as one transaction. They are the connection's until db_flight_landed. */

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LOCK_NOT_AVAILABLE "55P03"
+
 #define QUEUE_MAX    8192
 #define ATTEMPTS_MAX 6 /* of a group that runs into deadlocks or lock timeouts, each alone */
 
@@ -176,20 +178,17 @@ static bool is_sent_again(const DbGroup *g, const DbFlight *f) {
   return f->groups > 1 || (f->error == E_BUSY && g->attempts < ATTEMPTS_MAX && g->fiber);
 }
 
-/* The one that waited for a lock in vain, or one that wants the same row. */
-static bool is_blocked(const DbGroup *g, const DbFlight *f) {
-  if (strcmp(f->sqlstate, "55P03") || !f->culprit)
-    return false;
-  return g == f->culprit || (!uuid_is_nil(g->hot_key) && uuid_eq(g->hot_key, f->culprit->hot_key));
+static void note_lock(DbGroup *g, const DbFlight *f) {
+  const DbGroup *waited = strcmp(f->sqlstate, LOCK_NOT_AVAILABLE) ? NULL : f->culprit;
+  g->suspect = waited != NULL;
+  g->blocked = waited && (g == waited || (!uuid_is_nil(g->hot_key) && uuid_eq(g->hot_key, waited->hot_key)));
 }
 
 void db_flight_landed(Db *db, DbFlight *f) {
   metric_observe(db->round_trip, (double)(clock_now_us() - f->sent_us) / 1e6);
+  for (DbGroup *g = f->first; g; g = g->next)
+    note_lock(g, f);
   DbGroup **front = &db->first, *next;
-  for (DbGroup *g = f->first; g; g = next) {
-    next = g->next;
-    g->blocked = is_blocked(g, f);
-  }
   for (DbGroup *g = f->first; g; g = next) {
     next = g->next;
     if (!is_sent_again(g, f)) {

@@ -2,6 +2,7 @@
  * raise fences that process, and whoever looks for sagas that are due takes it from there. */
 #include "saga/operate.h"
 
+#include "db/array.h"
 #include "log/log.h"
 #include "rt/random.h"
 #include "saga/engine.h"
@@ -42,26 +43,21 @@ static bool has_pivot(const SagaType *type) {
   return false;
 }
 
-/* Their names as PostgreSQL writes an array. Whether a pivot has been reached is nothing that a row could tell. */
-static Str types_of(Req *req, bool with_pivot) {
+/* Their names. Whether a pivot has been reached is nothing that a row could tell. */
+static DbValue types_of(Req *req, bool with_pivot) {
   const SagaEngine *e = req->service->state;
-  Buf b = {.arena = req->arena};
-  const char *separator = "{";
+  DbArray names = db_array(req->arena);
   for (const SagaType *t = e->types; t->name; t++)
-    if (with_pivot || !has_pivot(t)) {
-      buf_printf(&b, "%s%s", separator, t->name);
-      separator = ",";
-    }
-  buf_cstr(&b, *separator == '{' ? "{}" : "}");
-  return buf_view(&b);
+    if (with_pivot || !has_pivot(t))
+      db_array_add(&names, V_TEXT(str_from(t->name)));
+  return db_array_end(&names);
 }
 
 static int operator_of(Req *req, Str *ret) {
   Str name = http_header(req->http, STR("x-operator"));
   if (name.n > OPERATOR_MAX || !str_is_utf8(name) || text_has_control(name) || (name.n && text_is_blank(name)))
     return fail(req, E_MALFORMED, NULL,
-                "X-Operator must be a name in UTF-8, of at most %d bytes and without control characters",
-                OPERATOR_MAX);
+                "X-Operator must be a name in UTF-8, of at most %d bytes and without control characters", OPERATOR_MAX);
   *ret = name;
   return 0;
 }
@@ -84,9 +80,8 @@ static int operate(Req *req, const Command *command, const SagaOperation *o) {
   TRY(req_uuid(req, 0, &saga));
   TRY(operator_of(req, &by));
   reply_status(req, true);
-  const DbValue values[] = {
-      V_UUID(trace),     V_UUID(saga), V_TEXT(str_from(command->action)),           V_TEXT(o->step),
-      V_TEXT(o->reason), V_TEXT(by),   V_TEXT(types_of(req, command->beyond_pivot))};
+  const DbValue values[] = {V_UUID(trace),     V_UUID(saga), V_TEXT(str_from(command->action)),   V_TEXT(o->step),
+                            V_TEXT(o->reason), V_TEXT(by),   types_of(req, command->beyond_pivot)};
   const DbStmt statements[] = {{.sql = command->sql, .values = values, .count = 7},
                                DB_STMT(&sql->look, V_UUID(saga)),
                                DB_STMT(&sql->forget, V_TEXT(req->key), V_UUID(trace))};

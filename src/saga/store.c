@@ -2,6 +2,7 @@
  * one transaction and now() would be its beginning. */
 #include "saga/store.h"
 
+#include "db/array.h"
 #include "rt/clock.h"
 
 #include <stdio.h>
@@ -206,26 +207,15 @@ int saga_store_claim(SagaStore *s, Arena *arena, bool mine, int64_t max, List *r
   return db_read_rows(arena, &found, fields, sizeof(SagaClaim), ret);
 }
 
-/* Two arrays side by side, as PostgreSQL writes them. */
-static void write_runs(SagaRun *const *runs, size_t count, Buf *ids, Buf *epochs) {
-  for (size_t i = 0; i < count; i++) {
-    char text[UUID_TEXT];
-    uuid_format(runs[i]->id, text);
-    buf_char(ids, i ? ',' : '{');
-    buf_cstr(ids, text);
-    buf_char(epochs, i ? ',' : '{');
-    buf_int(epochs, runs[i]->epoch);
-  }
-  buf_char(ids, '}');
-  buf_char(epochs, '}');
-}
-
 int saga_store_renew(SagaStore *s, Arena *arena, SagaRun *const *runs, size_t count, List *ret_lost) {
   static const Field fields[] = {FIELD(SagaLost, at, F_INT), {0}};
   DbResult found;
-  Buf ids = {.arena = arena}, epochs = {.arena = arena};
-  write_runs(runs, count, &ids, &epochs);
-  const DbValue values[] = {V_TEXT(buf_view(&ids)), V_INT(s->lease_ms), V_TEXT(s->owner), V_TEXT(buf_view(&epochs))};
+  DbArray ids = db_array(arena), epochs = db_array(arena);
+  for (size_t i = 0; i < count; i++) {
+    db_array_add(&ids, V_UUID(runs[i]->id));
+    db_array_add(&epochs, V_INT(runs[i]->epoch));
+  }
+  const DbValue values[] = {db_array_end(&ids), V_INT(s->lease_ms), V_TEXT(s->owner), db_array_end(&epochs)};
   TRY(db_exec(s->db, arena, (DbStmt){.sql = &s->renew, .values = values, .count = 4}, &found,
               clock_now_us() + STORE_US));
   return db_read_rows(arena, &found, fields, sizeof(SagaLost), ret_lost);

@@ -1,5 +1,6 @@
 /* Warehouse: the lines of orders that are reserved. An item with a stock record can be reserved only while stock lasts;
  * one without is made to order and always available. */
+#include "db/array.h"
 #include "metrics/metrics.h"
 #include "rt/random.h"
 #include "service/idempotency.h"
@@ -157,38 +158,20 @@ static const Sql put_stock_record = {
     "SET available = excluded.available RETURNING item, available, reserved"};
 static const Sql select_stock = {"SELECT item, available, reserved FROM warehouse.stock WHERE item = $1"};
 
-static void add_quoted(Buf *b, Str s) {
-  buf_char(b, '"');
-  for (size_t i = 0; i < s.n; i++) {
-    if (s.p[i] == '"' || s.p[i] == '\\')
-      buf_char(b, '\\');
-    buf_char(b, s.p[i]);
-  }
-  buf_char(b, '"');
-}
-
-static void add_uuid(Buf *b, Uuid id) {
-  char text[UUID_TEXT];
-  uuid_format(id, text);
-  buf_cstr(b, text);
-}
-
-/* One member of all reservations as a PostgreSQL array literal. */
+/* One member of all reservations. */
 static DbValue column(Arena *arena, List reservations, size_t offset, FieldType type) {
-  Buf b = {.arena = arena};
+  DbArray array = db_array(arena);
   const Reservation *r = reservations.items;
   for (size_t i = 0; i < reservations.count; i++) {
     const void *member = (const char *)&r[i] + offset;
-    buf_char(&b, i ? ',' : '{');
     if (type == F_UUID)
-      add_uuid(&b, *(const Uuid *)member);
+      db_array_add(&array, V_UUID(*(const Uuid *)member));
     else if (type == F_INT)
-      buf_int(&b, *(const int64_t *)member);
+      db_array_add(&array, V_INT(*(const int64_t *)member));
     else
-      add_quoted(&b, *(const Str *)member);
+      db_array_add(&array, V_TEXT(*(const Str *)member));
   }
-  buf_char(&b, '}');
-  return V_TEXT(buf_view(&b));
+  return db_array_end(&array);
 }
 
 #define COLUMN(req, reservations, member, type) column((req)->arena, reservations, offsetof(Reservation, member), type)

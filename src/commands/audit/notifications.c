@@ -3,7 +3,8 @@
  * shown. */
 #include "commands/audit/notifications.h"
 
-#include "base/buf.h"
+#include "base/uuid.h"
+#include "db/array.h"
 
 static void report_unmatched(AuditReport *report, const AuditStream *rows, const AuditStream *told, int order) {
   if (order < 0)
@@ -51,15 +52,16 @@ static int audit_matches(AuditSource *sources, AuditReport *report) {
 #define SELECT_DISORDER                                                                                                \
   "SELECT format('notifications of wallet %%s: history row %%s, which found %%s in it, is told right behind row %%s, " \
   "which left %%s', after.billing_id, after.id, after.last_value_wallet, before.id, before.current_value_wallet) "     \
-  "FROM unnest('{%.*s}'::uuid[], '{%.*s}'::uuid[]) AS told(first, second) "                                            \
+  "FROM unnest('%.*s'::uuid[], '%.*s'::uuid[]) AS told(first, second) "                                                \
   "JOIN billing.history_billings before ON before.id = first JOIN billing.history_billings after ON after.id = "       \
   "second "                                                                                                            \
   "WHERE after.last_value_wallet <> before.current_value_wallet ORDER BY after.id"
 
-static void add_id(Buf *ids, Str id) {
-  if (ids->n > 0)
-    buf_char(ids, ',');
-  buf_str(ids, id);
+static int add_id(DbArray *ids, Str text) {
+  Uuid id;
+  TRY(uuid_parse(text, &id));
+  db_array_add(ids, V_UUID(id));
+  return 0;
 }
 
 static int report_disorder(AuditSource *billing, AuditReport *report, Str first, Str second) {
@@ -76,13 +78,13 @@ static int check_order(AuditSource *billing, AuditReport *report, AuditStream *n
   TRY(audit_stream_next(neighbours));
   while (!neighbours->ended) {
     SCOPED_ARENA arena = arena_new();
-    Buf first = {.arena = arena}, second = {.arena = arena};
+    DbArray first = db_array(arena), second = db_array(arena);
     for (int i = 0; i < AUDIT_PAGE && !neighbours->ended; i++) {
-      add_id(&first, audit_stream_cell(neighbours, 0));
-      add_id(&second, audit_stream_cell(neighbours, 1));
+      TRY(add_id(&first, audit_stream_cell(neighbours, 0)));
+      TRY(add_id(&second, audit_stream_cell(neighbours, 1)));
       TRY(audit_stream_next(neighbours));
     }
-    TRY(report_disorder(billing, report, buf_view(&first), buf_view(&second)));
+    TRY(report_disorder(billing, report, db_array_end(&first).text, db_array_end(&second).text));
   }
   return 0;
 }

@@ -5,6 +5,7 @@
 #include "commands/audit/orders.h"
 
 #include "base/uuid.h"
+#include "db/array.h"
 
 enum { SAGA_BUY = 2 }; /* uuid_child number of a saga's row in billing.step */
 
@@ -36,7 +37,7 @@ static const char select_changed[] =
 static const char count_deleted[] = "SELECT count(*) FROM \"order\".saga s WHERE s.type = 'order' AND NOT EXISTS "
                                     "(SELECT FROM \"order\".orders o WHERE o.id = s.id)";
 
-static const char select_taken[] = "SELECT asked.n - 1, s.sum, s.billing_id FROM unnest('{%.*s}'::uuid[]) "
+static const char select_taken[] = "SELECT asked.n - 1, s.sum, s.billing_id FROM unnest('%.*s'::uuid[]) "
                                    "WITH ORDINALITY AS asked(id, n) JOIN billing.step s ON s.id = asked.id "
                                    "WHERE s.state = 'TAKEN'";
 
@@ -87,20 +88,16 @@ static void expect(Orders *o, int rule, const char *what, Str expected, Str foun
     add_problem(o, rule, what, expected, found);
 }
 
-static Str buy_ids(const Orders *o) {
-  Buf b = {.arena = o->arena};
+static int buy_ids(const Orders *o, Str *ret) {
+  DbArray ids = db_array(o->arena);
   const DbResult *page = &o->orders.page;
   for (int i = 0; i < page->rows; i++) {
     Uuid saga;
-    char step[UUID_TEXT];
-    if (uuid_parse(db_cell(page, i, ORDER_ID), &saga) < 0)
-      return (Str){0};
-    uuid_format(uuid_child(saga, SAGA_BUY), step);
-    if (i)
-      buf_char(&b, ',');
-    buf_cstr(&b, step);
+    TRY(uuid_parse(db_cell(page, i, ORDER_ID), &saga));
+    db_array_add(&ids, V_UUID(uuid_child(saga, SAGA_BUY)));
   }
-  return buf_view(&b);
+  *ret = db_array_end(&ids).text;
+  return 0;
 }
 
 /* A wallet's steps have ids that follow from the orders', but not in their order: asked for page by page. */
@@ -108,7 +105,9 @@ static int load_taken(Orders *o) {
   arena_reset(o->arena);
   o->taken = ARENA_ARRAY(o->arena, Taken, (size_t)o->orders.page.rows);
   DbResult found;
-  Str sql = arena_printf(o->arena, select_taken, STR_FMT(buy_ids(o)));
+  Str ids;
+  TRY(buy_ids(o, &ids));
+  Str sql = arena_printf(o->arena, select_taken, STR_FMT(ids));
   TRY(audit_query(&o->sources[AUDIT_BILLING], sql.p, o->arena, &found));
   for (int i = 0; i < found.rows; i++) {
     int64_t at;

@@ -40,6 +40,7 @@ struct pg_conn {
   int made, shown, taken;
   bool failed;   /* the flight that runs */
   bool executes; /* a statement was sent since the last Sync */
+  bool wrote;    /* in the flight that runs */
   bool read_only;
 };
 
@@ -142,6 +143,7 @@ static bool is_locked(const char *value) {
 }
 
 static void execute(PGconn *c, const char *value) {
+  c->wrote = true;
   if (c->failed)
     add_result(c, PGRES_PIPELINE_ABORTED);
   else if (fault_of(value))
@@ -160,6 +162,9 @@ static void prepare(PGconn *c) {
 }
 
 static void synchronize(PGconn *c) {
+  if (c->wrote && !c->failed && fault_of("COMMIT"))
+    fail(c, fault_of("COMMIT"));
+  c->wrote = false;
   c->read_only = server.read_only;
   add_result(c, PGRES_PIPELINE_SYNC);
   c->shown = c->made;

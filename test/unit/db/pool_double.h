@@ -15,7 +15,7 @@ void server_forget_journal(void);
 int server_sent(const char *value); /* how often it was sent */
 int server_opened(void);            /* how many connections were made */
 
-void server_fail(const char *value, const char *sqlstate); /* an error, as often as it comes */
+void server_fail(const char *value, const char *sqlstate); /* an error, as often as it comes; COMMIT: of each commit */
 void server_fail_prepare(const char *sqlstate);            /* of every statement, until the reset */
 void server_lock(const char *value);                       /* its connection waits for a lock */
 void server_unlock(const char *value);

@@ -154,10 +154,9 @@ POOL_TEST(the_first_key_of_a_group_counts) {
   DbStmt statements[] = {DB_STMT(&write_row, V_TEXT(STR("plain"))),
                          db_hot((Uuid){{9}}, DB_STMT(&write_row, V_TEXT(STR("hot"))))};
   CALL_WITH("five", .hot_key = 5);
-  fiber_yield(); /* its group waits in the queue, too, when ours comes */
+  fiber_yield(); /* so that both are in the queue when it is sent */
   CHECK_INT(db_group(pool.db, arena, statements, 2, NULL, clock_now_us() + DEADLINE), E_OK);
-  CHECK(strstr(server_journal(), "0:five ") != NULL);
-  CHECK(strstr(server_journal(), "0:plain 0:hot ; ") != NULL);
+  CHECK_STR(server_journal(), "0:five 0:plain 0:hot ; ");
 }
 
 POOL_TEST(when_a_batch_fails_each_group_goes_again_alone_and_only_the_culprit_fails) {
@@ -186,6 +185,14 @@ POOL_TEST(results_are_dealt_to_their_fibers_when_one_of_them_has_gone) {
   CHECK_STR(a->cell, "row of a2");
   CHECK_STR(c->cell, "row of c");
   CHECK_STR(gone->cell, "");
+}
+
+POOL_TEST(a_commit_that_fails_is_no_success) {
+  server_fail("COMMIT", "23503");
+  Call *a = CALL("a");
+  settle();
+  CHECK_INT(a->outcome, E_INTERNAL);
+  CHECK_STR(logged(), "- error SQL error 23503: it went wrong in: COMMIT");
 }
 
 POOL_TEST(deadlocks_are_tried_again_a_few_times) {
@@ -482,6 +489,25 @@ POOL_TEST(rows_that_stay_locked_leave_one_connection_to_the_others) {
   settle();
   CHECK_INT(x->outcome, E_OK);
   CHECK_INT(y->outcome, E_OK);
+}
+
+POOL_TEST(one_that_shared_the_batch_is_tried_before_the_one_that_waits) {
+  server_lock("x");
+  server_lock("y");
+  Call *x = CALL_WITH("x", .hot_key = 1), *y = CALL_WITH("y", .hot_key = 2);
+  advance(3 * SECONDS);
+  server_time_out("x");
+  settle();
+  CHECK_STR(server_journal(), "0:x 0:y ; 0:y ; "); /* and x waits until it is known what becomes of y */
+  Call *a = CALL("a");
+  settle();
+  CHECK_INT(a->outcome, E_OK);
+  server_unlock("y");
+  settle();
+  CHECK_INT(y->outcome, E_OK);
+  server_unlock("x");
+  settle();
+  CHECK_INT(x->outcome, E_OK);
 }
 
 /* ---- errors ---- */
