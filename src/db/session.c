@@ -17,10 +17,10 @@ static const struct {
     {.name = "idle_session_timeout", ALL("0")},
     {.name = "transaction_timeout", ALL("0"), .since = 170000},
     /* What names and operators stand for. */
+    {.name = "quote_all_identifiers", ALL("off")},
     {.name = "search_path", ALL("\"$user\", public")},
     {.name = "standard_conforming_strings", ALL("on")},
     {.name = "transform_null_equals", ALL("off")},
-    {.name = "quote_all_identifiers", ALL("off")},
     /* How values are written and read. */
     {.name = "datestyle", ALL("'ISO, MDY'")},
     {.name = "intervalstyle", ALL("'postgres'")},

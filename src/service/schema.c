@@ -80,11 +80,10 @@ static bool is_listed(const DbResult *listed, const SchemaPart *part) {
   return false;
 }
 
-/* The first part that is missing; NULL: none. */
-static const SchemaPart *find_missing(const SchemaWatch *w, const DbResult *listed) {
-  for (int i = 0; i < w->count; i++)
-    if (!is_listed(listed, &w->parts[i]))
-      return &w->parts[i];
+const SchemaPart *schema_missing(const SchemaPart *parts, int count, const DbResult *listed) {
+  for (int i = 0; i < count; i++)
+    if (!is_listed(listed, &parts[i]))
+      return &parts[i];
   return NULL;
 }
 
@@ -122,7 +121,7 @@ static int check(Service *s) {
   }
   if (table.rows > 0)
     TRY(db_exec(s->db, arena, DB_STMT(&select_versions, V_TEXT(str_from(s->def->name))), &listed, deadline_us));
-  keep_problem(s, find_missing(w, &listed));
+  keep_problem(s, schema_missing(w->parts, w->count, &listed));
   return E_OK;
 }
 

@@ -15,6 +15,9 @@ typedef struct SchemaPart { /* a version of one script */
 /* All parts in the order in which they are applied. E_INTERNAL: a heading names no version. */
 MUST_CHECK int schema_parts(const ServiceDef *def, Arena *arena, SchemaPart **ret, int *ret_count);
 
+/* The first part that is not among the rows (module, version); NULL: the database has at least these. */
+const SchemaPart *schema_missing(const SchemaPart *parts, int count, const DbResult *listed);
+
 /* Watches the service's database from now on, in a fiber: until it has at least what this executable knows, and anew
  * after it was away, or when schema_doubt is called. begin is called once, as soon as the database has it all. */
 void schema_watch(Service *s, void (*begin)(Service *s));

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import socket
+import struct
+import subprocess
 import tempfile
 import time
 import urllib.parse
@@ -12,7 +14,7 @@ from ports import free_port
 
 from harness.check import ok
 from harness.goods import new_user, saga
-from harness.server import SLOWER, Server, skald
+from harness.server import SKALD, SLOWER, Server, environment, skald
 from harness.shop import OneShop, opened
 from harness.wait import wait_for
 
@@ -186,3 +188,32 @@ def test_process_with_a_malformed_url_shows_no_password(kind):
 def test_help_shows_no_password():
     done = skald("serve", "--help", DATABASE_URL=MALFORMED[0])
     assert done.returncode == 0 and SECRET not in done.stdout + done.stderr
+
+
+# ---- poolers ----
+
+def startup_parameters(connection):
+    """Of one connection, as a pooler sees them."""
+    while True:
+        size, code = struct.unpack("!II", connection.recv(8, socket.MSG_WAITALL))
+        rest = connection.recv(size - 8, socket.MSG_WAITALL) if size > 8 else b""
+        if code == 196608:
+            parts = rest.rstrip(b"\0").split(b"\0")
+            return dict(zip(parts[::2], parts[1::2]))
+        connection.sendall(b"N")  # no TLS, no GSSAPI
+
+
+@pytest.mark.parametrize("command", [("serve", "payment"), ("migrate", "payment")])
+def test_session_begins_with_parameters_that_every_pooler_takes(command):
+    """PgBouncer refuses others, above all options, unless it is told to ignore them."""
+    with socket.create_server(("127.0.0.1", 0)) as pooler:
+        url = f"postgresql://skald@127.0.0.1:{pooler.getsockname()[1]}/skald"
+        settings = environment(DATABASE_URL=url, PORT=free_port(), EVENTS="off")
+        with subprocess.Popen([SKALD, *command], env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                pooler.settimeout(30 * SLOWER)
+                with pooler.accept()[0] as connection:
+                    assert startup_parameters(connection) == {b"user": b"skald", b"database": b"skald",
+                                                              b"application_name": b"skald", b"client_encoding": b"UTF8"}
+            finally:
+                process.kill()

@@ -14,6 +14,7 @@ import tempfile
 import time
 import urllib.request
 
+import psycopg2
 import pytest
 from ports import free_port
 
@@ -284,6 +285,20 @@ def test_folder_that_cannot_be_written(used):
     blocker.write_text("")
     text = refused(used.start(SKALD_VAR=str(blocker / "var")))
     assert f"{blocker}/var is not writable" in text and "SKALD_VAR=" in text
+
+
+ANOTHER_PROJECT = {"PGPORT": "9999", "PGHOST": "nowhere.invalid", "PGHOSTADDR": "192.0.2.1", "PGUSER": "nobody",
+                   "PGDATABASE": "none", "PGSERVICE": "other", "PGTARGETSESSIONATTRS": "standby",
+                   "PGOPTIONS": "-c datestyle=German"}
+
+
+def test_variables_of_libpq_for_another_server_do_not_matter(shop, monkeypatch):
+    run = shop.serve(**ANOTHER_PROJECT)
+    hint = re.search("look inside: psql '(.*)'", said(run)).group(1)
+    monkeypatch.setenv("PGPORT", ANOTHER_PROJECT["PGPORT"])
+    with contextlib.closing(psycopg2.connect(hint)) as db, db.cursor() as cursor:
+        cursor.execute('SELECT count(*) FROM "order".orders')
+        assert cursor.fetchone() == (0,)
 
 
 def test_executable_that_is_missing(used):

@@ -1,15 +1,18 @@
 """`skald migrate` beside others: readers that hold locks, and other processes that make the replication slot."""
 
 import contextlib
+import socket
+import struct
 import subprocess
 import threading
+import urllib.parse
 
 import psycopg2
 import psycopg2.extras
 import pytest
 
 from harness.cluster import Cluster
-from harness.server import SKALD, SLOWER, environment
+from harness.server import SKALD, SLOWER, environment, skald
 from harness.wait import wait_for
 
 SLOT = "billing_cdc"
@@ -25,11 +28,12 @@ HAS_TRACES = """SELECT EXISTS (SELECT 1 FROM information_schema.columns WHERE ta
 
 
 class Migration:
-    """`skald migrate billing`, running."""
+    """`skald migrate SERVICE`, running. said: what is wrong; done: what was done, once it has ended."""
 
-    def __init__(self, cluster, **settings):
+    def __init__(self, cluster, service="billing", **settings):
+        self.done = ""
         self.process = subprocess.Popen(
-            [SKALD, "migrate", "billing"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [SKALD, "migrate", service], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, env=environment(DATABASE_URL=cluster.url(), **settings))
         self.said = ""
         self.listener = threading.Thread(target=self.listen)
@@ -50,6 +54,7 @@ class Migration:
         """The exit status."""
         status = self.process.wait(END_SECONDS)
         self.listener.join()
+        self.done += "" if self.process.stdout.closed else self.process.stdout.read()
         return status
 
     def close(self):
@@ -274,3 +279,131 @@ def test_old_slot_that_is_read_is_told_of(cluster, started, old_slot):
     wait_for("the slot to be free", lambda: slot(cluster) == (True, None), END_SECONDS)
     migrated(started)
     assert goes_along(cluster)
+
+
+# ---- databases of other versions ----
+
+MODULES = "SELECT module, version, applied_at FROM public.skald_migration WHERE service = 'order' ORDER BY 1, 2"
+OLD_MODULES = [("module 0", 1), ("module 0", 2)]  # as version 0.1.0 numbered them
+NEW_MODULES = [("saga", 1), ("saga", 2)]
+
+
+@pytest.fixture
+def orders(started):
+    return lambda: started(service="order")
+
+
+def listed(cluster):
+    return [row[:2] for row in run(cluster, MODULES) if row[0] != "service"]
+
+
+def test_database_of_a_version_that_numbered_its_modules_is_carried_over(cluster, orders):
+    assert orders().end() == 0
+    run(cluster, "DELETE FROM public.skald_migration WHERE module = 'saga'")
+    run(cluster, "UPDATE public.skald_migration SET applied_at = '2020-01-01' WHERE module = 'module 0'")
+    assert listed(cluster) == OLD_MODULES
+    again = orders()
+    assert (again.end(), again.said, again.done) == (0, "", "")
+    assert listed(cluster) == OLD_MODULES + NEW_MODULES
+    assert {row[2].year for row in run(cluster, MODULES) if row[0] == "saga"} == {2020}
+
+
+def test_version_that_numbered_its_modules_finds_nothing_to_apply(cluster, orders):
+    """It looks for rows of the old name, and applies what has none."""
+    assert orders().end() == 0
+    assert listed(cluster) == OLD_MODULES + NEW_MODULES
+    run(cluster, "DELETE FROM public.skald_migration WHERE module IN ('saga', 'module 0') AND version = 2")
+    run(cluster, 'DROP TABLE "order".saga_operation')
+    run(cluster, 'ALTER TABLE "order".saga DROP parked_state CASCADE, DROP parked_step CASCADE, DROP parked_reason, '
+                 "DROP parked_at, DROP resumed_at")
+    upgrade = orders()
+    assert upgrade.end() == 0, upgrade.said
+    assert upgrade.done == "order: 1 migration applied\n"
+    assert listed(cluster) == OLD_MODULES + NEW_MODULES
+
+
+# ---- databases that are not there ----
+
+AUTHENTICATED = 9  # bytes of the message that a server begins with
+
+
+class TranslatingServer:
+    """Passes connections on to the cluster. A refused one is told so in German, as by a server with lc_messages = de_DE."""
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.refused = 0
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def url(self, database):
+        return f"postgresql://skald@127.0.0.1:{self.listener.getsockname()[1]}/{database}?sslmode=disable&gssencmode=disable"
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self.serve, args=(self.listener.accept()[0],), daemon=True).start()
+
+    def serve(self, client):
+        host = urllib.parse.parse_qs(urllib.parse.urlsplit(self.cluster.root_url).query)["host"][0]
+        with client, socket.socket(socket.AF_UNIX) as server, contextlib.suppress(OSError):
+            server.connect(f"{host}/.s.PGSQL.5432")
+            server.sendall(client.recv(65536))
+            first = b""
+            while len(first) <= AUTHENTICATED:
+                first += server.recv(65536)
+            if first[AUTHENTICATED:][:1] == b"E":
+                self.refused += 1
+                fields = b"SFATAL\0VFATAL\0C3D000\0MDatenbank existiert nicht\0\0"
+                first = first[:AUTHENTICATED] + b"E" + struct.pack("!I", len(fields) + 4) + fields
+            client.sendall(first)
+            back = threading.Thread(target=pass_on, args=(server, client))
+            back.start()
+            pass_on(client, server)
+            back.join()
+
+    def close(self):
+        self.listener.close()
+
+
+def pass_on(source, target):
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+def migrate(url):
+    return skald("migrate", "order", DATABASE_URL=url)
+
+
+def databases(cluster):
+    return {row[0] for row in run(cluster, "SELECT datname FROM pg_database")}
+
+
+def test_database_is_created_whatever_language_the_server_speaks(cluster):
+    with contextlib.closing(TranslatingServer(cluster)) as server:
+        done = migrate(server.url("neu"))
+        assert done.returncode == 0, done.stderr
+        assert server.refused == 1 and "neu" in databases(cluster)
+
+
+def test_database_is_created_where_there_is_no_database_postgres(cluster):
+    run(cluster, "DROP DATABASE postgres")
+    done = migrate(cluster.url("more"))
+    assert done.returncode == 0, done.stderr
+    assert "more" in databases(cluster)
+
+
+def test_closed_database_is_not_taken_for_a_missing_one(cluster):
+    run(cluster, "CREATE DATABASE closed ALLOW_CONNECTIONS false")
+    done = migrate(cluster.url("closed"))
+    assert done.returncode == 1
+    assert 'database "closed" is not currently accepting connections' in done.stderr
+
+
+def test_role_that_may_create_no_database_is_told_so(cluster):
+    run(cluster, "CREATE ROLE clerk LOGIN")
+    done = migrate(cluster.url("more").replace("skald@", "clerk@"))
+    assert done.returncode == 1
+    assert "permission denied to create database" in done.stderr and "more" not in databases(cluster)
