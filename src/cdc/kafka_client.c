@@ -16,7 +16,7 @@ static bool is_connectivity(rd_kafka_resp_err_t code) {
          code == RD_KAFKA_RESP_ERR__RESOLVE || code == RD_KAFKA_RESP_ERR__TIMED_OUT;
 }
 
-void kafka_client_note(KafkaClient *c, rd_kafka_resp_err_t code, const char *text) {
+void kafka_client_set_problem(KafkaClient *c, rd_kafka_resp_err_t code, const char *text) {
   snprintf(c->problem, sizeof(c->problem), "%s", text);
   if (is_connectivity(code) || code == c->reported) /* the first has a log line of its own */
     return;
@@ -28,7 +28,7 @@ static void set_connected(KafkaClient *c, bool connected) {
   if (connected && !c->connected)
     LOG(INFO, "kafka", "connected to %s", c->brokers);
   else if (!connected && !c->complained && c->problem[0])
-    LOG(WARN, "kafka", "no broker of %s can be reached, trying on: %s", c->brokers, c->problem);
+    LOG(WARN, "kafka", "no broker of %s can be reached, retrying: %s", c->brokers, c->problem);
   if (connected)
     c->problem[0] = 0;
   c->complained = !connected && c->problem[0];
@@ -44,7 +44,7 @@ static bool is_up(const JsonValue *brokers) {
   return false;
 }
 
-/* The library tells its state once a second as JSON, and in no other way that does not block. */
+/* The library reports its state once a second as JSON, and in no other way that does not block. */
 static void take_statistics(KafkaClient *c, const char *text) {
   SCOPED_ARENA arena = arena_new();
   JsonValue *all = NULL;
@@ -73,7 +73,7 @@ void kafka_client_take(KafkaClient *c, rd_kafka_event_t *event) {
     take_log(event);
     break;
   case RD_KAFKA_EVENT_ERROR:
-    kafka_client_note(c, rd_kafka_event_error(event), rd_kafka_event_error_string(event));
+    kafka_client_set_problem(c, rd_kafka_event_error(event), rd_kafka_event_error_string(event));
     c->take(c, event);
     break;
   default:
@@ -107,8 +107,8 @@ static void configure(rd_kafka_conf_t *conf, const KafkaSetting *settings) {
   for (const KafkaSetting *s = settings; s->name; s++) {
     char error[256];
     if (rd_kafka_conf_set(conf, s->name, s->value, error, sizeof(error)) != RD_KAFKA_CONF_OK) {
-      LOG(ERROR, "kafka", "%s=%s: %s", s->name, s->value, error);
-      abort(); /* all of them are ours: the library is too old, or a table is wrong */
+      /* All of them are ours: the library is too old, or a table is wrong. */
+      die("librdkafka %s: %s=%s: %s", rd_kafka_version_str(), s->name, s->value, error);
     }
   }
 }
@@ -132,10 +132,8 @@ void kafka_client_open(KafkaClient *c, rd_kafka_type_t type, const KafkaSetting 
   char error[256];
   c->rk = rd_kafka_new(type, conf, error, sizeof(error));
   c->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-  if (!c->rk || c->fd < 0) {
-    LOG(ERROR, "kafka", "no client can be made: %s", c->rk ? "no descriptor" : error);
-    abort(); /* with these settings only for want of threads or descriptors */
-  }
+  if (!c->rk || c->fd < 0) /* with these settings only for want of threads or descriptors */
+    die("no Kafka client can be made: %s", c->rk ? "no descriptor left" : error);
   rd_kafka_set_log_queue(c->rk, NULL);
 }
 
@@ -144,7 +142,7 @@ void kafka_client_start(KafkaClient *c) {
   kafka_client_watch(c, c->events);
   c->pump = fiber_start("kafka", pump, c);
   if (!c->watch || !c->pump)
-    abort(); /* started with the process, before any load */
+    die("no fiber for a Kafka client"); /* started with the process, before any load */
 }
 
 typedef struct Teardown {
@@ -172,10 +170,10 @@ void kafka_client_close(KafkaClient *c, int64_t deadline_us) {
   Teardown *t = calloc(1, sizeof(*t));
   pthread_t thread;
   if (!t)
-    abort();
+    die("out of memory");
   *t = (Teardown){.rk = c->rk, .fd = c->fd};
   if (pthread_create(&thread, NULL, destroy, t) != 0)
-    abort();
+    die("no thread to end a Kafka client");
   while (!atomic_load(&t->done) && clock_now_us() < deadline_us)
     fd_wait_uncancelable(c->watch, FD_READABLE, "kafka: close", deadline_us);
   fd_unwatch(c->watch);
@@ -185,6 +183,6 @@ void kafka_client_close(KafkaClient *c, int64_t deadline_us) {
     free(t);
   } else {
     pthread_detach(thread);
-    LOG(WARN, "kafka", "the client did not end in time");
+    LOG(WARN, "kafka", "the client did not stop before the deadline");
   }
 }

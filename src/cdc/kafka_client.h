@@ -40,12 +40,12 @@ typedef struct KafkaSetting {
 void kafka_client_open(KafkaClient *c, rd_kafka_type_t type, const KafkaSetting *settings, int event_types);
 void kafka_client_start(KafkaClient *c); /* once c->events is set */
 /* In a fiber: waits for the pump's end, then until the deadline for the library's threads. They may hang in a name
- * look-up; then they are left behind, with what they use. */
+ * look-up; then they are left running, with what they use. */
 void kafka_client_close(KafkaClient *c, int64_t deadline_us);
 
 void kafka_client_watch(KafkaClient *c, rd_kafka_queue_t *queue); /* its events wake the pump, too */
 void kafka_client_take(KafkaClient *c, rd_kafka_event_t *event);  /* handles and destroys it */
-/* The last problem: kept for kafka_producer_error, and logged unless it was the last one already. */
-void kafka_client_note(KafkaClient *c, rd_kafka_resp_err_t code, const char *text);
+/* Keeps the problem for kafka_producer_error, and logs it unless the one before it had the same code. */
+void kafka_client_set_problem(KafkaClient *c, rd_kafka_resp_err_t code, const char *text);
 
 #endif

@@ -5,15 +5,16 @@
 #include "log/log.h"
 #include "rt/clock.h"
 
+#include <assert.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define BATCH_EVENTS 512
 #define BATCH_BYTES  (2 * 1024 * 1024)
-#define COMMIT_US    100000   /* between two commits of offsets */
-#define RETRY_US     1000000  /* after a commit that failed */
-#define REVOKE_US    10000000 /* what a batch in hand may take before its partitions are given up all the same */
+#define COMMIT_US    (100 * MILLISECONDS) /* between two commits of offsets */
+#define RETRY_US     (1 * SECONDS)        /* after a commit that failed */
+#define REVOKE_US    (10 * SECONDS)       /* what a batch in hand may take before its partitions are given up anyway */
 
 typedef struct Partition {
   int64_t since;     /* the assignment it came with, or 0: it is not ours */
@@ -57,7 +58,7 @@ static Partition *partition_at(KafkaSource *s, int number) {
   if (number >= s->partition_count) {
     s->partitions = realloc(s->partitions, sizeof(*s->partitions) * (size_t)(number + 1));
     if (!s->partitions)
-      abort();
+      die("out of memory");
     memset(s->partitions + s->partition_count, 0, sizeof(*s->partitions) * (size_t)(number + 1 - s->partition_count));
     s->partition_count = number + 1;
   }
@@ -74,7 +75,7 @@ static void assign(KafkaSource *s, rd_kafka_topic_partition_list_t *list) {
   for (int i = 0; i < list->cnt; i++) {
     const int64_t none = RD_KAFKA_OFFSET_INVALID;
     const rd_kafka_topic_partition_t *p = &list->elems[i];
-    *partition_at(s, p->partition) = (Partition){s->assignments, none, none};
+    *partition_at(s, p->partition) = (Partition){.since = s->assignments, .done = none, .committed = none};
     rd_kafka_queue_t *queue = rd_kafka_queue_get_partition(s->client.rk, p->topic, p->partition);
     rd_kafka_queue_forward(queue, s->records);
     rd_kafka_queue_destroy(queue);
@@ -153,7 +154,7 @@ static void commit(KafkaSource *s) {
   rd_kafka_topic_partition_list_destroy(offsets);
 }
 
-/* The last commit before partitions go does not wait for the pace of the others, nor is it tried again. */
+/* The last commit before partitions go does not wait for the interval, nor is it retried. */
 static bool is_commit_due(const KafkaSource *s, int64_t now_us) {
   bool last = s->leave_us && s->count == 0 && !s->commit_failed;
   return has_uncommitted(s) && !s->committing && (last || now_us >= s->commit_us);
@@ -247,6 +248,7 @@ static void fill(KafkaSource *s) {
 
 static int kafka_next(Source *source, ChangeBatch *ret) {
   KafkaSource *s = (KafkaSource *)source;
+  assert(s->count == 0 && !s->consumer);
   s->consumer = fiber_current();
   int rc = E_OK;
   for (;;) {
@@ -289,8 +291,8 @@ static void kafka_status(const Source *source, SourceStatus *ret) {
     ret->lag_us = clock_unix_us() - s->oldest_us;
 }
 
-/* Leaves the group, so that others take over at once. The pump serves what that asks for. The half of the time is the
- * library's threads', to end in. */
+/* Leaves the group, so that others take over at once. The pump serves what that asks for. Half of the time is left for
+ * the library's threads to end. */
 static void kafka_close(Source *source, int64_t deadline_us) {
   KafkaSource *s = (KafkaSource *)source;
   release_batch(s);
@@ -311,7 +313,7 @@ static void kafka_close(Source *source, int64_t deadline_us) {
 /* The range assignor is an eager one: each rebalance takes all partitions before it gives any, which leaves no moment
  * at which two members hold one. Memory: what is fetched ahead and one response on top of it. Once that much is there
  * the library looks for room again after a whole second. Before version 2.2 that cannot be set, but whatever else wakes
- * its thread for the broker makes it look: here the answers with metadata (librdkafka's issue 2879). */
+ * its thread for the broker makes it look: here the responses with metadata (librdkafka's issue 2879). */
 static const KafkaSetting consumer_settings[] = {
     {"enable.auto.commit", "false"},
     {"enable.auto.offset.store", "false"},
@@ -336,14 +338,14 @@ static void subscribe(KafkaSource *s) {
   rd_kafka_resp_err_t code = rd_kafka_subscribe(s->client.rk, topics);
   rd_kafka_topic_partition_list_destroy(topics);
   if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
-    kafka_client_note(&s->client, code, "the topic cannot be subscribed to");
+    kafka_client_set_problem(&s->client, code, "the topic cannot be subscribed to");
 }
 
 Source *kafka_source_new(const KafkaConfig *config) {
   KafkaSource *s = calloc(1, sizeof(*s));
   if (!s)
-    abort();
-  s->source = (Source){kafka_next, kafka_done, kafka_status, kafka_close};
+    die("out of memory");
+  s->source = (Source){.next = kafka_next, .done = kafka_done, .status = kafka_status, .close = kafka_close};
   s->config = *config;
   s->arena = arena_new();
   s->client = (KafkaClient){

@@ -3,6 +3,7 @@
 
 #include "cdc/kafka_client.h"
 
+#include <assert.h>
 #include <stddef.h>
 #include <stdlib.h>
 
@@ -18,7 +19,7 @@ struct KafkaProducer {
   KafkaProducerConfig config;
   Waiter *waiters;
   KafkaProgress progress;
-  bool moved;                     /* progress to be told of */
+  bool moved;                     /* progress not reported yet */
   bool is_confirmed[UNCONFIRMED]; /* of the records behind progress.confirmed, by their number modulo its size */
 };
 
@@ -33,11 +34,12 @@ static void fail_from(KafkaProducer *p, int64_t number) {
 
 static void take_report(KafkaProducer *p, const rd_kafka_message_t *m) {
   int64_t number = (int64_t)(intptr_t)m->_private;
+  assert(number > p->progress.confirmed && number <= p->progress.produced);
   if (m->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
     p->is_confirmed[number % UNCONFIRMED] = true;
     return;
   }
-  kafka_client_note(&p->client, m->err, rd_kafka_err2str(m->err));
+  kafka_client_set_problem(&p->client, m->err, rd_kafka_err2str(m->err));
   fail_from(p, number);
 }
 
@@ -47,7 +49,7 @@ static void confirm_in_order(KafkaProducer *p) {
     p->is_confirmed[n % UNCONFIRMED] = false;
 }
 
-/* After a fatal error the library sends nothing any more, and of some records it never says what became of them. */
+/* After a fatal error the library sends nothing any more, and some records never get a report. */
 static void take_producer_event(KafkaClient *c, rd_kafka_event_t *event) {
   KafkaProducer *p = producer_of(c);
   if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_DR)
@@ -61,7 +63,7 @@ static void take_producer_event(KafkaClient *c, rd_kafka_event_t *event) {
   p->moved = true;
 }
 
-static int64_t tell_progress(KafkaClient *c) {
+static int64_t report_progress(KafkaClient *c) {
   KafkaProducer *p = producer_of(c);
   if (p->moved) {
     p->moved = false;
@@ -94,11 +96,11 @@ static const KafkaSetting producer_settings[] = {
 KafkaProducer *kafka_producer_new(const KafkaProducerConfig *config) {
   KafkaProducer *p = calloc(1, sizeof(*p));
   if (!p)
-    abort();
+    die("out of memory");
   p->config = *config;
   p->client = (KafkaClient){.take = take_producer_event,
                             .statistics = ignore_statistics,
-                            .advance = tell_progress,
+                            .advance = report_progress,
                             .brokers = config->brokers};
   kafka_client_open(&p->client, RD_KAFKA_PRODUCER, producer_settings, RD_KAFKA_EVENT_DR);
   p->client.events = rd_kafka_queue_get_main(p->client.rk);
@@ -126,11 +128,11 @@ static int produce_error(KafkaProducer *p, rd_kafka_resp_err_t code) {
   case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
     return E_NOT_FOUND;
   case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC: /* the library looks for it again after minutes, a new producer at once */
-    kafka_client_note(&p->client, code, rd_kafka_err2str(code));
+    kafka_client_set_problem(&p->client, code, rd_kafka_err2str(code));
     fail_from(p, p->progress.produced + 1);
     return E_UNAVAILABLE;
   default:
-    kafka_client_note(&p->client, code, rd_kafka_err2str(code));
+    kafka_client_set_problem(&p->client, code, rd_kafka_err2str(code));
     return E_UNAVAILABLE;
   }
 }

@@ -2,8 +2,7 @@
 #include "cdc/kafka_consumer.h"
 #include "cdc/kafka_producer.h"
 
-#include "rt/clock.h"
-#include "unit/in_loop.h"
+#include "unit/until.h"
 
 #include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>
@@ -56,12 +55,6 @@ static void end_cluster(void) {
     end_cluster();                                                                                                     \
   }                                                                                                                    \
   static void with_cluster_##test_name(void)
-
-/* Lets the loop turn until the condition holds; TEST_SECONDS_MAX bounds it. */
-#define UNTIL(condition)                                                                                               \
-  while (!(condition))                                                                                                 \
-    if (fiber_sleep(MILLISECONDS) < 0)                                                                                 \
-  die("the test's fiber was canceled")
 
 static KafkaProducer *new_producer(void) {
   return kafka_producer_new(&(KafkaProducerConfig){.brokers = brokers});
@@ -332,7 +325,7 @@ KAFKA_TEST(what_was_not_done_comes_again_and_nothing_else, 1) {
   CHECK_INT(s->next(s, &batch), E_OK);
   CHECK(status_of(s).lag_us > 0);
   s->close(s, clock_now_us() + 5 * SECONDS); /* without being done with the second batch */
-
+  produce_numbers(800, 1, 1);
   s = new_source();
   CHECK_INT(s->next(s, &batch), E_OK);
   char text[16];
