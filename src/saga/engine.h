@@ -14,16 +14,16 @@ void saga_set_owner(const char *owner);
 SagaEngine *saga_engine_new(const char *schema, const SagaType *types, SagaTransport *transport);
 /* In the loop: starts lease renewal, recovery and retention. worker distinguishes the processes of one owner. */
 void saga_engine_start(SagaEngine *e, Db *db, int worker);
-/* In a fiber, when none is begun any more: waits until the deadline for the end of those that run, and gives the others
- * back, so that whoever is there takes them over at once. */
+/* In a fiber, when none is begun any more: waits until the deadline for those that run, then releases the others, so
+ * that another process takes them over at once. */
 void saga_engine_stop(SagaEngine *e, int64_t deadline_us);
 
 /* A new run with input (copied) loaded; the caller holds one reference. */
 MUST_CHECK int saga_new(SagaEngine *e, const SagaType *type, Uuid id, Str input, SagaRun **ret);
-/* Stores it together with the caller's statements, in one transaction, and sets it going. */
+/* Stores it together with the caller's statements, in one transaction, and starts it. */
 MUST_CHECK int saga_begin(SagaRun *run, const DbStmt *statements, int count, int64_t deadline_us);
-/* Waits for its end: 0 (look at run->state), E_TIMEOUT (it goes on without us) or E_FENCED (elsewhere, or not before an
- * operator has seen to it: SAGA_PARKED). */
+/* Waits for its end, one fiber at a time: 0 (run->state says which), E_TIMEOUT (it still runs) or E_FENCED (another
+ * process has it, or it is SAGA_PARKED until an operator intervenes). */
 MUST_CHECK int saga_wait(SagaRun *run, int64_t deadline_us);
 void saga_release(SagaRun *run);
 

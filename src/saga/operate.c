@@ -1,5 +1,5 @@
-/* An operator's commands: guarded writes that set a saga going, whichever process drives it or none. The epoch they
- * raise fences that process, and whoever looks for sagas that are due takes it from there. */
+/* An operator's commands: guarded writes that make a saga due, whichever process runs it or none. The epoch they
+ * raise fences that process, and the next one that claims what is due takes it over. */
 #include "saga/operate.h"
 
 #include "db/array.h"
@@ -111,10 +111,10 @@ static int refuse_cancel(Req *req, SagaState state, Str parked_step) {
   if (state == SAGA_SUCCEEDED || state == SAGA_COMPENSATED)
     return refuse_ended(req, state);
   if (state == SAGA_COMPENSATING)
-    return fail(req, E_CONFLICT, NULL, "the saga is being undone already");
+    return fail(req, E_CONFLICT, NULL, "the saga is being compensated already");
   if (state == SAGA_PARKED)
     return fail(req, E_CONFLICT, NULL, "the saga is parked: retry it, or skip the step it is parked at");
-  return fail(req, E_CONFLICT, NULL, "the saga may have reached a step that cannot be undone");
+  return fail(req, E_CONFLICT, NULL, "the saga may have reached a step that cannot be compensated");
 }
 
 int saga_retry(Req *req, void *in) {

@@ -13,8 +13,7 @@ extern const Field saga_remark_fields[], saga_skip_fields[];
 
 /* POST …/saga/{id}/retry, with saga_remark_fields and ROUTE_BODY_OPTIONAL: a parked saga goes on where it was. */
 int saga_retry(Req *req, void *in);
-/* POST …/saga/{id}/cancel, with the same: a saga that is still on its way forward is compensated, whichever process
- * drives it. */
+/* POST …/saga/{id}/cancel, with the same: a saga that still runs forward is compensated, whichever process runs it. */
 int saga_cancel(Req *req, void *in);
 /* POST …/saga/{id}/skip, with saga_skip_fields: a parked saga goes on without the step it is parked at. */
 int saga_skip(Req *req, void *in);

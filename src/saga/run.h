@@ -16,8 +16,8 @@ typedef struct SagaConfig {
   int64_t retention_us; /* ended sagas are deleted after it */
   int64_t running_max;  /* sagas driven at once */
   int64_t calls_per_target;
-  int64_t park_refusals; /* in a row, of a step that must succeed */
-  int64_t park_after_us; /* without a success of such a step */
+  int64_t park_refusals; /* consecutive, of a step that must succeed */
+  int64_t park_after_us; /* how long such a step is retried */
 } SagaConfig;
 
 extern SagaConfig saga_config;
@@ -33,7 +33,7 @@ struct SagaEngine {
   struct {
     const char *service;
     Semaphore slots;
-  } targets[SAGA_TARGETS]; /* one participant that hangs must not hold up the others */
+  } targets[SAGA_TARGETS]; /* one participant that hangs must not delay the others */
   int target_count;
   SagaStats stats[SAGA_TYPES]; /* one for each of the types */
 };
@@ -43,7 +43,7 @@ void saga_drive(void *arg);
 /* All steps that can run, until all are done or one is not. 0, or E_REFUSED with failed_step and reason set, or with
  * parked_step and parked_reason where there is no way back. */
 MUST_CHECK int saga_forward(SagaRun *run);
-/* Undoes every step that may have been reached. 0, E_REFUSED with parked_step and parked_reason set, or E_FENCED /
+/* Compensates every step that may have been reached. 0, E_REFUSED with parked_step and parked_reason set, or E_FENCED /
  * E_CANCELED. */
 MUST_CHECK int saga_backward(SagaRun *run);
 

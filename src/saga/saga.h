@@ -1,9 +1,9 @@
-/* Durable sagas. A saga type is a table of steps; the engine runs them, and when one does not succeed undoes every step
- * it may have reached. It knows nothing of shops. What it promises: a saga that was begun (one transaction with the
- * caller's own rows) ends SUCCEEDED or COMPENSATED whatever dies on the way, or waits PARKED for an operator where a
- * step that must succeed does not; and its end is one transaction with the caller's.
- * Each saga has an owner, a lease (due_at, by the database's clock) and an epoch; every write is guarded by epoch and
- * state. Participants are idempotent under the saga's id, so taking one over simply asks again. */
+/* Durable sagas. A saga type is a table of steps; the engine runs them, and when one does not succeed compensates every
+ * step it may have reached. It knows nothing of shops. What it promises: a saga that was begun (one transaction with
+ * the caller's own rows) ends SUCCEEDED or COMPENSATED whatever dies on the way, or waits PARKED for an operator where
+ * a step that must succeed does not; and its end is one transaction with the caller's. Each saga has an owner, a lease
+ * (due_at, by the database's clock) and an epoch; every write is guarded by epoch and state. Participants are
+ * idempotent under the saga's id, so taking one over simply asks again. */
 #ifndef SKALD_SAGA_SAGA_H
 #define SKALD_SAGA_SAGA_H
 
@@ -15,9 +15,9 @@
 #define SAGA_STEPS 16
 
 typedef enum SagaStepKind {
-  SAGA_COMPENSATABLE, /* can be undone; refused: the saga is rolled back */
+  SAGA_COMPENSATABLE, /* can be compensated; refused: the saga is rolled back */
   SAGA_PIVOT,         /* the last that may refuse; once done the saga goes forward only */
-  SAGA_RETRIABLE,     /* after the pivot: asked again until it succeeds */
+  SAGA_RETRIABLE,     /* after the pivot: retried until it succeeds */
 } SagaStepKind;
 
 typedef struct SagaCall { /* one request to a participant, made in the arena it comes with */
@@ -32,8 +32,8 @@ typedef int SagaTransport(const char *service, HttpRequest *request, HttpReply *
 
 typedef struct SagaStepRun {
   SagaStepState state;
-  bool started, skipped; /* skipped: as done or undone, by an operator's word */
-  int attempts, status;  /* HTTP status of the last answer, 0 without one */
+  bool started, skipped; /* skipped: an operator resolved it, as done or compensated */
+  int attempts, status;  /* HTTP status of the last response, 0 without one */
   int64_t took_us;
   Str answer; /* the participant's body when done */
 } SagaStepRun;
@@ -47,9 +47,9 @@ typedef struct SagaRun {
   void *data;   /* what type->load made of it */
   SagaState state;
   int64_t epoch;
-  bool fenced, ended; /* not ours any more: another's, or parked; its end is stored */
+  bool fenced, ended; /* fenced: another owns it, or it is parked; ended: its end is stored */
   SagaStepRun steps[SAGA_STEPS];
-  Str failed_step, reason;        /* why it is undone */
+  Str failed_step, reason;        /* why it is compensated */
   Str parked_step, parked_reason; /* why it cannot go on */
   Fiber *waiter;                  /* woken at the end */
   int64_t began_us, resumed_us;   /* resumed: by an operator; else as it began */
@@ -63,7 +63,7 @@ typedef struct SagaStep {
   unsigned after;     /* bit n: step n must be done before */
   int64_t timeout_us; /* of the forward action, all attempts together */
   int (*forward)(const SagaRun *run, SagaCall *call);
-  int (*compensate)(const SagaRun *run, SagaCall *call); /* NULL: nothing to undo */
+  int (*compensate)(const SagaRun *run, SagaCall *call); /* NULL: nothing to compensate */
 } SagaStep;
 
 typedef struct SagaType {

@@ -8,10 +8,11 @@
 #include "saga/run.h"
 #include "json/json.h"
 
+#include <assert.h>
 #include <string.h>
 
-#define BACKOFF_FIRST_US 20000
-#define BACKOFF_MAX_US   5000000
+#define BACKOFF_FIRST_US (20 * MILLISECONDS)
+#define BACKOFF_MAX_US   (5 * SECONDS)
 #define ATTEMPTS_KEPT    4
 
 typedef struct StepTask { /* one step's fiber */
@@ -23,10 +24,10 @@ typedef struct StepTask { /* one step's fiber */
   int outcome;
 } StepTask;
 
-typedef struct Siege { /* of a participant */
+typedef struct RetryState { /* of one step */
   bool must_succeed;
-  int attempts, refusals;
-} Siege;
+  int attempts, refusals; /* refusals: consecutive */
+} RetryState;
 
 static struct SagaStepStats *stats_of(const SagaRun *run, int step) {
   return &run->engine->stats[run->type - run->engine->types].steps[step];
@@ -66,9 +67,9 @@ static HttpOutcome attempt(SagaRun *run, Arena *arena, int step, bool back, int6
   run->steps[step].attempts++;
   run->steps[step].status = rc < 0 ? 0 : reply->status;
   HttpOutcome outcome = rc < 0 ? HTTP_UNKNOWN : http_outcome(reply->status);
-  JsonValue *answer;
-  if (outcome == HTTP_DONE && json_parse(arena, reply->body, &answer, NULL) < 0)
-    outcome = HTTP_UNKNOWN; /* it becomes part of our own answer, so it must be what it says */
+  JsonValue *body;
+  if (outcome == HTTP_DONE && json_parse(arena, reply->body, &body, NULL) < 0)
+    outcome = HTTP_UNKNOWN; /* it becomes part of our own response, so it must be JSON */
   metric_add(stats_of(run, step)->calls[outcome], 1);
   return outcome;
 }
@@ -79,7 +80,7 @@ int64_t saga_backoff_us(int tries) {
 
 static Str reason_of(SagaRun *run, const SagaStepRun *step, Str body) {
   if (!step->status)
-    return STR("no answer within the time allowed");
+    return STR("no response before the deadline");
   Str text = problem_text(run->arena, body);
   return arena_printf(run->arena, "%d: %.*s", step->status, STR_FMT(text));
 }
@@ -92,28 +93,26 @@ static void step_failed(SagaRun *run, int i, SagaStepState state, Str body) {
   run->reason = reason_of(run, &run->steps[i], body);
 }
 
-/* Whether it has been asked for long enough, so that an operator has to look. A refusal will hardly change by itself; a
- * participant that is down comes back, and gets its time. Even when that is over, as after a long absence of our own,
- * it is asked some times. */
-static bool is_hopeless(SagaRun *run, int i, Siege *siege, HttpOutcome outcome, Str body) {
-  siege->attempts++;
-  siege->refusals = outcome == HTTP_REFUSED ? siege->refusals + 1 : 0;
-  bool refused = siege->refusals >= saga_config.park_refusals;
+/* Whether the saga is to be parked for an operator. A refusal will hardly change by itself; a participant that is down
+ * comes back, and gets its time. Even when that is over, as after a long downtime of our own, it gets some attempts. */
+static bool retries_exhausted(SagaRun *run, int i, RetryState *retry, HttpOutcome outcome, Str body) {
+  retry->attempts++;
+  retry->refusals = outcome == HTTP_REFUSED ? retry->refusals + 1 : 0;
+  bool refused = retry->refusals >= saga_config.park_refusals;
   bool late = clock_now_us() - run->resumed_us >= saga_config.park_after_us;
-  if (!siege->must_succeed || (!refused && !(late && siege->attempts >= saga_config.park_refusals)))
+  if (!retry->must_succeed || (!refused && !(late && retry->attempts >= saga_config.park_refusals)))
     return false;
   if (run->parked_step.p)
     return true;
   Str last = reason_of(run, &run->steps[i], body);
   run->parked_step = str_from(run->type->steps[i].name);
   run->parked_reason =
-      refused ? arena_printf(run->arena, "refused %d times, at last with %.*s", siege->refusals, STR_FMT(last))
-              : arena_printf(run->arena, "did not succeed in time, at last %.*s", STR_FMT(last));
+      refused ? arena_printf(run->arena, "refused %d consecutive times, last with %.*s", retry->refusals, STR_FMT(last))
+              : arena_printf(run->arena, "did not succeed in time, last with %.*s", STR_FMT(last));
   return true;
 }
 
-/* The first attempts live with the run, whose answer they mostly are; a long siege of a dead participant must not grow
- * it. */
+/* The first attempts live with the run, which needs the response of one of them; many retries must not grow it. */
 static Arena *attempt_arena(SagaRun *run, int attempts, Arena **scratch) {
   if (attempts < ATTEMPTS_KEPT)
     return run->arena;
@@ -127,9 +126,9 @@ static int step_forward(SagaRun *run, int i) {
   const SagaStep *s = &run->type->steps[i];
   Arena *scratch __attribute__((cleanup(arena_cleanup))) = NULL;
   int64_t began = clock_now_us();
-  /* What cannot be undone must be known: a pivot is asked until it has answered. */
-  Siege siege = {.must_succeed = s->kind != SAGA_COMPENSATABLE};
-  int64_t deadline = siege.must_succeed ? FIBER_FOREVER : began + s->timeout_us;
+  /* What cannot be compensated must be known: a pivot is retried until there is a response. */
+  RetryState retry = {.must_succeed = s->kind != SAGA_COMPENSATABLE};
+  int64_t deadline = retry.must_succeed ? FIBER_FOREVER : began + s->timeout_us;
   SagaStepRun *step = &run->steps[i];
   for (;;) {
     HttpReply reply;
@@ -145,7 +144,7 @@ static int step_forward(SagaRun *run, int i) {
       step_failed(run, i, STEP_REFUSED, reply.body);
       return E_REFUSED;
     }
-    if (is_hopeless(run, i, &siege, outcome, reply.body)) {
+    if (retries_exhausted(run, i, &retry, outcome, reply.body)) {
       step->state = STEP_MAYBE;
       return E_REFUSED;
     }
@@ -160,11 +159,11 @@ static int step_forward(SagaRun *run, int i) {
 
 static int step_backward(SagaRun *run, int i) {
   Arena *scratch __attribute__((cleanup(arena_cleanup))) = NULL;
-  Siege siege = {.must_succeed = true};
+  RetryState retry = {.must_succeed = true};
   for (;;) {
     HttpReply reply;
-    int64_t wait = saga_backoff_us(siege.attempts);
-    Arena *arena = attempt_arena(run, siege.attempts, &scratch);
+    int64_t wait = saga_backoff_us(retry.attempts);
+    Arena *arena = attempt_arena(run, retry.attempts, &scratch);
     HttpOutcome outcome = attempt(run, arena, i, true, FIBER_FOREVER, &reply);
     if (outcome == HTTP_DONE) {
       run->steps[i].state = STEP_UNDONE;
@@ -172,7 +171,7 @@ static int step_backward(SagaRun *run, int i) {
     }
     if (run->fenced)
       return E_FENCED;
-    if (is_hopeless(run, i, &siege, outcome, reply.body))
+    if (retries_exhausted(run, i, &retry, outcome, reply.body))
       return E_REFUSED;
     TRY(fiber_sleep(wait));
     metric_add(stats_of(run, i)->retries, 1);
@@ -199,15 +198,16 @@ static int run_together(SagaRun *run, unsigned set, bool back) {
   int running = 0, count = 0;
   for (int i = 0; i < run->type->step_count; i++)
     if (set & (1u << i))
-      tasks[count++] = (StepTask){run, i, fiber_current(), &running, back, 0};
+      tasks[count++] = (StepTask){.run = run, .step = i, .parent = fiber_current(), .running = &running, .back = back};
   for (int i = 0; i < count; i++) {
     run->steps[tasks[i].step].started = true;
     running++;
     if (i + 1 == count || !fiber_start("saga step", task_main, &tasks[i]))
       run_task(&tasks[i]);
   }
-  while (running > 0) /* the tasks lie on this stack: there is no leaving before they are through */
+  while (running > 0) /* the tasks are on this stack: wait even if canceled */
     fiber_wait_uncancelable("saga steps", FIBER_FOREVER);
+  assert(running == 0 && count > 0);
   int rc = 0;
   for (int i = 0; i < count && rc == 0; i++)
     rc = tasks[i].outcome;
@@ -215,6 +215,7 @@ static int run_together(SagaRun *run, unsigned set, bool back) {
 }
 
 int saga_forward(SagaRun *run) {
+  assert(run->state == SAGA_RUNNING);
   unsigned done = 0, all = (1u << run->type->step_count) - 1;
   for (int i = 0; i < run->type->step_count; i++)
     done |= run->steps[i].skipped ? 1u << i : 0;
@@ -223,6 +224,7 @@ int saga_forward(SagaRun *run) {
     for (int i = 0; i < run->type->step_count; i++)
       if (!(done & (1u << i)) && (run->type->steps[i].after & ~done) == 0)
         ready |= 1u << i;
+    assert(ready); /* a step waits for itself: a defect of the type's table */
     TRY(run_together(run, ready, false));
     done |= ready;
   }

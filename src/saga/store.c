@@ -5,13 +5,14 @@
 #include "db/array.h"
 #include "rt/clock.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define CLAIM_MAX  64
 #define EXPIRE_MAX 1000
-#define STORE_US   5000000
+#define STORE_US   (5 * SECONDS)
 
 struct SagaStore {
   Db *db;
@@ -44,9 +45,9 @@ static void make_views(SagaStore *s, const char *schema) {
   s->list_open = statement("SELECT " SHOWN ", id FROM %1$s.saga WHERE due_at IS NOT NULL AND state = $1" PAGE, schema);
 }
 
-/* Whoever drives it now is fenced by the epoch, and anybody may take it over at once. */
-#define SET_GOING "owner = '', epoch = epoch + 1, due_at = clock_timestamp(), resumed_at = clock_timestamp()"
-#define LEAVE_TRACE(step)                                                                                              \
+/* The epoch fences the process that runs it, and any may take it over at once. */
+#define MAKE_DUE "owner = '', epoch = epoch + 1, due_at = clock_timestamp(), resumed_at = clock_timestamp()"
+#define RECORD_OPERATION(step)                                                                                         \
   " INSERT INTO %1$s.saga_operation (id, saga_id, action, step, reason, by)"                                           \
   " SELECT $1, $2, $3, " step ", $5, $6 FROM changed"
 
@@ -55,12 +56,12 @@ static void make_operations(SagaStore *s, const char *schema) {
       "WITH was AS MATERIALIZED (SELECT id, parked_state, parked_step FROM %1$s.saga WHERE id = $2 AND state ="
       " 'PARKED' AND type = ANY ($7::text[]) AND ($4::text IS NULL OR parked_step = $4) FOR UPDATE),"
       " changed AS (UPDATE %1$s.saga s SET state = was.parked_state, parked_state = NULL, parked_step = NULL,"
-      " parked_reason = NULL, parked_at = NULL, " SET_GOING
-      " FROM was WHERE s.id = was.id RETURNING was.parked_step)" LEAVE_TRACE("parked_step"),
+      " parked_reason = NULL, parked_at = NULL, " MAKE_DUE
+      " FROM was WHERE s.id = was.id RETURNING was.parked_step)" RECORD_OPERATION("parked_step"),
       schema);
   s->operate.cancel = statement(
-      "WITH changed AS (UPDATE %1$s.saga SET state = 'COMPENSATING', reason = 'canceled by an operator', " SET_GOING
-      " WHERE id = $2 AND state = 'RUNNING' AND type = ANY ($7::text[]) RETURNING 1)" LEAVE_TRACE("$4::text"),
+      "WITH changed AS (UPDATE %1$s.saga SET state = 'COMPENSATING', reason = 'canceled by an operator', " MAKE_DUE
+      " WHERE id = $2 AND state = 'RUNNING' AND type = ANY ($7::text[]) RETURNING 1)" RECORD_OPERATION("$4::text"),
       schema);
   s->operate.forget = statement("DELETE FROM %1$s.idempotency WHERE key = $1 AND NOT EXISTS"
                                 " (SELECT FROM %1$s.saga_operation WHERE id = $2)",
@@ -148,8 +149,10 @@ void saga_store_open(SagaStore *s, Db *db, const char *owner, int64_t lease_us) 
 }
 
 int saga_store_begin(SagaStore *s, const SagaRun *run, const DbStmt *statements, int count, int64_t deadline_us) {
+  assert(run->state == SAGA_RUNNING && run->epoch == 1 && count >= 0);
   DbStmt *all = ARENA_ARRAY(run->arena, DbStmt, (size_t)count + 1);
-  memcpy(all, statements, sizeof(*all) * (size_t)count);
+  if (count)
+    memcpy(all, statements, sizeof(*all) * (size_t)count);
   const char *trace = fiber_context()->trace.trace_id;
   const DbValue values[] = {V_UUID(run->id),
                             V_TEXT(str_from(run->type->name)),
@@ -161,7 +164,7 @@ int saga_store_begin(SagaStore *s, const SagaRun *run, const DbStmt *statements,
   return db_group(s->db, run->arena, all, count + 1, NULL, deadline_us);
 }
 
-/* Whether it is as we want it because an earlier try of ours came through unseen. */
+/* Whether it is as we want it because an earlier attempt of unknown outcome succeeded. */
 static int was_done(SagaStore *s, const SagaRun *run, SagaState state, int64_t deadline_us) {
   DbResult found;
   TRY(db_exec(s->db, run->arena, DB_STMT(&s->look, V_UUID(run->id), V_INT(run->epoch)), &found, deadline_us));
@@ -188,6 +191,7 @@ int saga_store_finish(SagaStore *s, const SagaRun *run, SagaState end, const Sag
   const DbValue values[] = {V_UUID(run->id), V_INT(run->epoch), V_TEXT(str_from(saga_state_name(end))),
                             V_TEXT(with->steps)};
   DbStmt all[1 + SAGA_FINISH_STATEMENTS] = {{.sql = &s->finish, .values = values, .count = 4}};
+  assert(with->count >= 0 && with->count <= SAGA_FINISH_STATEMENTS);
   memcpy(all + 1, with->statements, sizeof(DbStmt) * (size_t)with->count);
   int rc = db_group(s->db, run->arena, all, 1 + with->count, NULL, deadline_us);
   return rc == E_FENCED ? was_done(s, run, end, deadline_us) : rc;
@@ -237,6 +241,7 @@ int saga_store_expire(SagaStore *s, Arena *arena, int64_t age_us) {
   Uuid young = uuid_v7(clock_unix_ms() - age_us / 1000, lowest);
   DbResult found;
   int64_t gone = 0;
+  assert(age_us > 0);
   TRY(db_exec(s->db, arena, DB_STMT(&s->expire, V_UUID(young), V_INT(age_us / 1000), V_INT(EXPIRE_MAX)), &found,
               clock_now_us() + STORE_US));
   TRY(str_to_int(db_cell(&found, 0, 0), &gone));

@@ -22,7 +22,7 @@ typedef struct SagaEnd { /* what is stored with the end */
 } SagaEnd;
 /* RUNNING or COMPENSATING to PARKED, with parked_step and parked_reason, and how its steps stand. */
 MUST_CHECK int saga_store_park(SagaStore *s, const SagaRun *run, Str steps, int64_t deadline_us);
-/* The end. 0 also when an earlier try of ours had done it. */
+/* The end. 0 also when an earlier attempt of ours had done it. */
 MUST_CHECK int saga_store_finish(SagaStore *s, const SagaRun *run, SagaState end, const SagaEnd *with,
                                  int64_t deadline_us);
 
@@ -33,11 +33,11 @@ const Sql *saga_store_show(const SagaStore *s);
 const Sql *saga_store_list(const SagaStore *s, bool open);
 
 typedef struct SagaStoreOperate { /* an operator's statements */
-  /* These set a saga going and leave a trace of it; where its state forbids it they touch nothing. Values: the trace's
-   * id, the saga's, action, step, reason, by, types ('{order,…}'). */
+  /* These make a saga due and record the operation; where its state forbids it they change nothing. Values: the
+   * record's id, the saga's, action, step, reason, by, types ('{order,…}'). */
   Sql resume; /* PARKED; step, unless NULL, must be the one it is parked at */
   Sql cancel; /* RUNNING, of one of these types: to COMPENSATING */
-  Sql forget; /* the Idempotency-Key ($1) if the trace ($2) was not left */
+  Sql forget; /* the Idempotency-Key ($1) if there is no record ($2) */
   Sql look;   /* state, parked_step */
 } SagaStoreOperate;
 const SagaStoreOperate *saga_store_operate(const SagaStore *s);
@@ -47,8 +47,8 @@ typedef struct SagaClaim {
   Str type, state;
   int64_t epoch;
   Str input, failedStep, reason, traceId;
-  int64_t ageUs, resumedUs; /* since its begin, and since an operator last set it going, else the same */
-  Str skipped;              /* names of steps that an operator took as done or undone, with commas between */
+  int64_t ageUs, resumedUs; /* since its begin, and since an operator last resumed it, else the same */
+  Str skipped;              /* names of steps that an operator resolved, with commas between */
 } SagaClaim;
 /* Takes over sagas whose lease has run out, at most so many, and never more than 64; with mine also those that an
  * earlier life of a process of our name left behind. */
@@ -56,15 +56,15 @@ MUST_CHECK int saga_store_claim(SagaStore *s, Arena *arena, bool mine, int64_t m
 typedef struct SagaLost {
   int64_t at; /* in the array given */
 } SagaLost;
-/* Renews the leases of these runs; *ret_lost: SagaLost of those that are not ours any more. */
+/* Renews the leases of these runs; *ret_lost: SagaLost of those that another owns. */
 MUST_CHECK int saga_store_renew(SagaStore *s, Arena *arena, SagaRun *const *runs, size_t count, List *ret_lost);
-/* Gives back all that are ours: nobody's, and due at once. */
+/* Releases all of this process: they have no owner and are due at once. */
 MUST_CHECK int saga_store_release(SagaStore *s, Arena *arena, int64_t deadline_us);
 typedef struct SagaParked {
   Str type;
   int64_t count;
 } SagaParked;
-/* How many are parked, by type; a type of which none is may be missing. */
+/* How many are parked, by type; one without any may be missing. */
 MUST_CHECK int saga_store_parked(SagaStore *s, Arena *arena, List *ret);
 /* Deletes a portion of the ended sagas older than that, and what operators did to them. Returns 1: there may be more.
  */

@@ -59,7 +59,7 @@ def reaches(shop, order, *states):
 
 
 def park(shop, **request):
-    """The id of an order whose delivery does not let itself be undone. The gate must be refusing."""
+    """The id of an order whose delivery cannot be compensated. The gate must be refusing."""
     answer = shop.post(SAGA, saga(when=past(), **request))
     assert answer.status == 202 and answer.json["state"] == "PARKED", answer
     assert answer.headers["location"] == f"/order/saga/{answer.json['id']}"
@@ -96,7 +96,7 @@ def epoch(shop, order):
 
 
 def test_undoing_that_is_refused(seven):
-    """All else is undone; then nobody asks any more, and the order waits."""
+    """All else is compensated; then nothing is retried any more, and the order waits."""
     account, item = new_account(seven, 1000), set_stock(seven, 5)
     gate = seven.gates["delivery"]
     with gate.refusing("/cancel"):
@@ -143,7 +143,7 @@ def test_answer_comes_with_the_key(seven):
 
 
 def test_outage_is_waited_for(seven):
-    """What gives no answer is parked by time, not by number."""
+    """A step without a response is parked by time, not by number."""
     gate = seven.gates["delivery"]
     with gate.refusing("/cancel", status=503):
         before = gate.refused

@@ -536,7 +536,7 @@ SCENARIO(a_step_that_an_operator_skipped_stays_skipped) {
 SCENARIO(what_an_earlier_process_of_our_name_left_is_taken_over_at_once) {
   Row *row = add_row(world.store, uuid_new(), SAGA_RUNNING, INT64_MAX);
   row->left_by_us = true;
-  saga_config.lease_us = 50 * MILLISECONDS;
+  saga_config.lease_us = 500 * MILLISECONDS;
   start();
   WAIT_FOR(world.ended == 1);
   CHECK_INT(row->state, SAGA_SUCCEEDED);
@@ -596,40 +596,34 @@ SCENARIO(what_could_not_be_stored_at_its_begin_is_not_driven) {
   saga_release(run);
 }
 
+/* Whoever is late here because the machine is busy must not find its own sagas due. */
+static void claim_nothing(void) {
+  world.store->claim_rc = E_UNAVAILABLE;
+}
+
 SCENARIO(a_lease_is_renewed_once_the_run_is_old) {
   saga_config.lease_us = 200 * MILLISECONDS;
+  claim_nothing();
   start();
   world.held = true;
   SagaRun *run = new_run();
   CHECK_INT(begin(run), 0);
-  CHECK_INT(world.store->renewals, 0);
+  run->began_us += 60 * SECONDS;
+  CHECK_INT(fiber_sleep(saga_config.lease_us), 0);
+  CHECK_INT(world.store->renewals, 0); /* most end long before, and cost no statement */
   int64_t first_due_us = world.store->rows[0].due_us;
-  WAIT_FOR(clock_now_us() > first_due_us + 100 * MILLISECONDS);
-  CHECK(world.store->renewals >= 2);
-  CHECK_INT(world.store->claimed, 0);
-  CHECK_INT(world.store->rows[0].epoch, 1);
+  run->began_us -= 60 * SECONDS;
+  WAIT_FOR(world.store->renewals >= 2);
+  CHECK(world.store->rows[0].due_us > first_due_us);
+  CHECK_INT(world.store->renewed_epoch, 1);
   world.held = false;
   CHECK_INT(wait_end(run), 0);
   saga_release(run);
 }
 
-SCENARIO(leases_of_young_runs_cost_no_statement) {
-  saga_config.lease_us = 400 * MILLISECONDS;
-  start();
-  int64_t until_us = clock_now_us() + 250 * MILLISECONDS;
-  while (clock_now_us() < until_us) {
-    SagaRun *run = new_run();
-    CHECK_INT(begin_and_wait(run), 0);
-    saga_release(run);
-    world.log[0] = 0;
-    world.store->count = 0;
-    CHECK_INT(fiber_sleep(MILLISECONDS), 0);
-  }
-  CHECK_INT(world.store->renewals, 0);
-}
-
 SCENARIO(a_run_whose_lease_was_lost_sends_and_stores_nothing_more) {
   saga_config.lease_us = 40 * MILLISECONDS;
+  claim_nothing();
   start();
   world.statuses[FIRST][FORWARD][0] = 503;
   SagaRun *run = new_run();

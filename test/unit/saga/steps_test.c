@@ -61,9 +61,23 @@ CALLS_OF(third, THIRD)
 
 /* A pivot behind what can be undone, and behind that what must succeed. */
 static const SagaStep steps[STEPS] = {
-    {"first", SAGA_COMPENSATABLE, 0, 200000, do_first, undo_first},
-    {"second", SAGA_PIVOT, 1u << FIRST, 200000, do_second, undo_second},
-    {"third", SAGA_RETRIABLE, 1u << SECOND, 200000, do_third, undo_third},
+    {.name = "first",
+     .kind = SAGA_COMPENSATABLE,
+     .timeout_us = 200 * MILLISECONDS,
+     .forward = do_first,
+     .compensate = undo_first},
+    {.name = "second",
+     .kind = SAGA_PIVOT,
+     .after = 1u << FIRST,
+     .timeout_us = 200 * MILLISECONDS,
+     .forward = do_second,
+     .compensate = undo_second},
+    {.name = "third",
+     .kind = SAGA_RETRIABLE,
+     .after = 1u << SECOND,
+     .timeout_us = 200 * MILLISECONDS,
+     .forward = do_third,
+     .compensate = undo_third},
 };
 static const SagaType types[] = {{.name = "test", .steps = steps, .step_count = STEPS}, {0}};
 
@@ -309,7 +323,7 @@ TEST(refusals_behind_the_pivot_park) {
   run(go_forward);
   CHECK_INT(world.rc, E_REFUSED);
   CHECK_STR(world.run.parked_step, "third");
-  CHECK(str_starts(world.run.parked_reason, STR("refused 4 times, at last with 409")));
+  CHECK(str_starts(world.run.parked_reason, STR("refused 4 consecutive times, last with 409")));
   CHECK(!world.run.failed_step.p);
   CHECK_INT(book.calls[THIRD], REFUSALS);
 }

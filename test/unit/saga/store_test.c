@@ -100,6 +100,7 @@ static DbResult one_cell(const char *text) {
 
 TEST(a_begin_is_one_transaction_with_the_caller_s_statements) {
   begin();
+  run.epoch = 1;
   const DbStmt order[2] = {{.sql = &theirs}, {.sql = &theirs}};
   CHECK_INT(saga_store_begin(store, &run, order, 2, deadline()), 0);
   CHECK_INT(script.count, 1);
@@ -114,6 +115,7 @@ TEST(a_begin_is_one_transaction_with_the_caller_s_statements) {
 
 TEST(a_begin_that_fails_says_how) {
   begin();
+  run.epoch = 1;
   script.outcomes[0] = E_EXISTS;
   CHECK_INT(saga_store_begin(store, &run, NULL, 0, deadline()), E_EXISTS);
 }
