@@ -28,11 +28,6 @@ static void db_reset(void) {
   memset(&db_double, 0, sizeof(db_double));
 }
 
-/* Whether a call sent this, among other text. */
-static bool db_has_sent(int call, const char *text) {
-  return strstr(db_double.sent[call], text) != NULL;
-}
-
 static void record_value(Buf *out, const DbValue *v) {
   char id[UUID_TEXT];
   switch (v->type) {

@@ -43,6 +43,11 @@ static void begin(const char *key) {
       .http = &world.http, .arena = world.arena, .service = &world.service, .reply = &world.reply, .route = &keyed};
 }
 
+/* Whether a call sent this, among other text. */
+static bool db_has_sent(int call, const char *text) {
+  return strstr(db_double.sent[call], text) != NULL;
+}
+
 /* The key is known: same ("t" or "f"), status and body as they are stored. */
 static DbScript found(const char *same, const char *status, const char *body) {
   return (DbScript){.rows = 1, .columns = 3, .cells = {same, status, body}};
