@@ -1,5 +1,5 @@
 /* libcurl on the loop: its sockets are uv_poll handles, its one timer a uv_timer. Its callbacks only gather what came
- * and wake the fiber that asked; everything else, the removal of a transfer above all, happens in that fiber. */
+ * and wake the caller's fiber; everything else, the removal of a transfer above all, happens in that fiber. */
 #include "http/client.h"
 
 #include "http/span.h"
@@ -7,15 +7,16 @@
 #include "rt/fiber.h"
 #include "rt/loop.h"
 
+#include <assert.h>
 #include <curl/curl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uv.h>
 
-#define SPARE             64 /* easy handles kept for the next calls */
-#define CONNECT_MS        2000L
-#define IDLE_S            3L /* libcurl counts whole seconds; servers close what idles after 5 s or more */
-#define HEADER_VALUE_MOST 8192
+#define SPARE            64 /* easy handles kept for the next calls */
+#define CONNECT_MS       2000L
+#define IDLE_S           3L /* libcurl counts whole seconds; servers close what idles after 5 s or more */
+#define HEADER_VALUE_MAX 8192
 
 typedef struct Call { /* on the stack of the waiting fiber */
   Fiber *fiber;
@@ -25,7 +26,7 @@ typedef struct Call { /* on the stack of the waiting fiber */
   Buf body;
   HttpReply reply;
   bool repeatable; /* may be sent a second time */
-  bool has_head;   /* the answer's head came to its end */
+  bool has_head;   /* the response's head is complete */
   bool too_large;
   bool done;
   CURLcode outcome;
@@ -45,7 +46,7 @@ static struct {
 
 static void require(bool ok) {
   if (!ok)
-    abort();
+    die("out of memory, or a defect in the use of libcurl or libuv");
 }
 
 static void finish_calls(void) {
@@ -162,7 +163,7 @@ static void keep_header(Call *call, Str name, Str value) {
 static size_t on_header(char *bytes, size_t size, size_t count, void *arg) {
   Call *call = arg;
   Str value = {bytes, size * count};
-  if (str_starts(value, STR("HTTP/"))) { /* what came before was an interim answer */
+  if (str_starts(value, STR("HTTP/"))) { /* what came before was an interim response */
     call->reply = (HttpReply){0};
     call->has_head = false;
     return size * count;
@@ -171,12 +172,12 @@ static size_t on_header(char *bytes, size_t size, size_t count, void *arg) {
   Str name = str_cut(&value, ':');
   value = str_trim(value);
   bool is_trailer = call->body.n > 0;
-  if (value.p && value.n <= HEADER_VALUE_MOST && !is_trailer)
+  if (value.p && value.n <= HEADER_VALUE_MAX && !is_trailer)
     keep_header(call, name, value);
   return size * count;
 }
 
-/* curl sends a request again when a pooled connection closes before it answered, whatever the method: it can't know
+/* curl sends a request again when a pooled connection closes before the response, whatever the method: it can't know
  * that the server had not begun to work on it. */
 static int on_connected(void *arg, char *ip, char *local_ip, int port, int local_port) {
   (void)ip;
@@ -338,7 +339,7 @@ static int prepare(Call *call, const char *base_url) {
   return 0;
 }
 
-/* What curl's outcome means for whoever must know whether the request may have been done. */
+/* What curl's outcome means to a caller that must know whether the request may have been done. */
 static int judge(const Call *call) {
   long sent = 0;
   if (call->outcome == CURLE_OK)
@@ -356,13 +357,14 @@ static int transfer(Call *call) {
   require(curl_multi_add_handle(client.multi, call->easy) == CURLM_OK);
   int rc = 0;
   while (!call->done && rc == 0)
-    rc = fiber_wait("http answer", call->request->deadline_us);
+    rc = fiber_wait("http response", call->request->deadline_us);
   int outcome = call->done ? judge(call) : rc;
   require(curl_multi_remove_handle(client.multi, call->easy) == CURLM_OK);
   return outcome;
 }
 
 int http_client_call(const char *base_url, const HttpRequest *request, HttpReply *reply) {
+  assert(fiber_current());
   start_once();
   Call call = {.fiber = fiber_current(), .request = request, .easy = take_easy(), .body = {.arena = request->arena}};
   int rc = prepare(&call, base_url);

@@ -1,4 +1,4 @@
-/* Requests and answers as values: looking things up in them, decoding what came percent-encoded (RFC 3986 §2.1). */
+/* Requests and responses as values: looking things up in them, decoding what came percent-encoded (RFC 3986 §2.1). */
 #include "http/http.h"
 
 #include <assert.h>
@@ -81,7 +81,7 @@ Str http_query(const HttpRequest *r, Str name) {
       continue;
     if (!value.p)
       return STR("");
-    Str decoded = value; /* a value that can't be decoded is given as it came, for whoever checks it to refuse */
+    Str decoded = value; /* a value that can't be decoded is given as it came, to be refused where it is checked */
     (void)decode(r->arena, value, true, &decoded);
     return decoded;
   }
@@ -90,7 +90,7 @@ Str http_query(const HttpRequest *r, Str name) {
 
 void http_reply_header(HttpReply *reply, Str name, Str value) {
   if (reply->header_count == (int)(sizeof(reply->headers) / sizeof(reply->headers[0])))
-    abort();
+    die("more than 8 headers in a response");
   reply->headers[reply->header_count++] = (HttpHeader){name, value};
 }
 

@@ -1,4 +1,4 @@
-/* What a request and an answer are, whether they came over a socket or from a service in the same process (RFC 9110).
+/* What a request and a response are, whether they came over a socket or from a service in the same process (RFC 9110).
  */
 #ifndef SKALD_HTTP_HTTP_H
 #define SKALD_HTTP_HTTP_H
@@ -15,7 +15,7 @@ typedef struct HttpHeader {
 } HttpHeader;
 
 typedef struct HttpRequest {
-  Arena *arena; /* lives until the answer is sent; everything below points into it */
+  Arena *arena; /* lives until the response is sent; everything below points into it */
   Str method;   /* "GET" */
   Str path;     /* as sent, without query */
   Str query;    /* behind '?', absent without */
@@ -49,7 +49,7 @@ Str http_header(const HttpRequest *r, Str name);       /* absent when there is n
 Str http_query(const HttpRequest *r, Str name);        /* percent-decoded into the arena; absent when there is none */
 bool http_has_token(Str list, Str token);              /* in a comma-separated header value, any case */
 int http_percent_decode(Arena *a, Str text, Str *ret); /* E_MALFORMED */
-void http_reply_header(HttpReply *reply, Str name, Str value); /* beyond the eighth they are a defect: aborts */
+void http_reply_header(HttpReply *reply, Str name, Str value); /* a ninth one is a defect: dies */
 Str http_reason(int status);                                   /* RFC 9110 §15 reason phrase */
 
 #endif

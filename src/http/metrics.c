@@ -5,6 +5,7 @@
 #include "metrics/metrics.h"
 #include "rt/clock.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,14 +15,14 @@ static const char *const methods[] = {"GET",     "PUT",   "POST",    "DELETE", "
                                       "OPTIONS", "PATCH", "CONNECT", "TRACE",  "_OTHER"};
 enum { GET, PUT, HEAD = 4, OTHER = 9, METHODS };
 
-/* All that this program answers. */
+/* All that this program responds with. */
 static const int statuses[] = {200, 202, 400, 404, 405, 409, 413, 415, 422, 424, 431, 500, 503, 504};
 enum { STATUSES = sizeof(statuses) / sizeof(statuses[0]) };
 
-/* What others answer, a proxy between us and them too; behind these stand two places for the rest. */
+/* What others respond with, a proxy between us and them too; behind these stand two places for the rest. */
 static const int peer_statuses[] = {200, 201, 202, 204, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405,
                                     408, 409, 410, 413, 415, 422, 424, 425, 429, 431, 500, 501, 502, 503, 504};
-enum { PEER_STATUSES = sizeof(peer_statuses) / sizeof(peer_statuses[0]), REST = PEER_STATUSES, REST_FAILED, ANSWERS };
+enum { PEER_STATUSES = sizeof(peer_statuses) / sizeof(peer_statuses[0]), REST = PEER_STATUSES, REST_FAILED, RESPONSES };
 
 static const struct {
   int code;
@@ -31,7 +32,7 @@ static const struct {
                 {E_TIMEOUT, "timeout"},
                 {E_CANCELED, "canceled"},
                 {E_OK, "other"}};
-enum { FAILURES = sizeof(failures) / sizeof(failures[0]), OUTCOMES = ANSWERS + FAILURES };
+enum { FAILURES = sizeof(failures) / sizeof(failures[0]), OUTCOMES = RESPONSES + FAILURES };
 
 struct HttpSeries {
   Metric *by[METHODS][OUTCOMES]; /* a route has the first STATUSES of them */
@@ -42,13 +43,13 @@ static const MetricBuckets ktor_buckets = {
 
 static const MetricFamily served = {.type = METRIC_HISTOGRAM,
                                     .name = "http_server_request_duration_seconds",
-                                    .help = "Time to answer a request, by route template.",
+                                    .help = "Duration of served requests by route template.",
                                     .counted = &ktor_buckets,
                                     .sparse = true,
                                     .keeps_max = true};
 static const MetricFamily served_ktor = {.type = METRIC_HISTOGRAM,
                                          .name = "ktor_http_server_requests_seconds",
-                                         .help = "Time to answer a request, under Ktor's name.",
+                                         .help = "Duration of served requests under Ktor's name.",
                                          .buckets = &ktor_buckets,
                                          .sparse = true};
 static const MetricFamily longest_ktor = {.type = METRIC_MAX,
@@ -57,7 +58,7 @@ static const MetricFamily longest_ktor = {.type = METRIC_MAX,
                                           .sparse = true};
 static const MetricFamily called = {.type = METRIC_HISTOGRAM,
                                     .name = "http_client_request_duration_seconds",
-                                    .help = "Time of a call until its whole answer or its failure.",
+                                    .help = "Duration of calls until the complete response or the failure.",
                                     .sparse = true};
 
 static struct {
@@ -74,7 +75,7 @@ static char *text(const char *format, ...) {
   va_start(args, format);
   char *out;
   if (vasprintf(&out, format, args) < 0)
-    abort();
+    die("out of memory for a metric's labels");
   va_end(args);
   return out;
 }
@@ -97,7 +98,7 @@ static void make_peer_texts(void) {
   http.client[REST] = text("http_response_status_code=\"_OTHER\"");
   http.client[REST_FAILED] = text("http_response_status_code=\"_OTHER\",error_type=\"_OTHER\"");
   for (int i = 0; i < FAILURES; i++)
-    http.client[ANSWERS + i] = text("error_type=\"%s\"", failures[i].name);
+    http.client[RESPONSES + i] = text("error_type=\"%s\"", failures[i].name);
 }
 
 static int method_of(Str name) {
@@ -143,7 +144,7 @@ static void add_method(HttpSeries *series, const char *path, const char *ktor_pa
 static HttpSeries *series_new(void) {
   HttpSeries *series = calloc(1, sizeof(*series));
   if (!series)
-    abort();
+    die("out of memory for the metrics of a route");
   return series;
 }
 
@@ -153,14 +154,14 @@ void http_metrics_init(const char *address) {
   make_peer_texts();
   for (int i = 0; i < METHODS; i++) {
     char *labels = text("http_request_method=\"%s\",url_scheme=\"http\"", methods[i]);
-    http.active[i] = metric_new(METRIC_GAUGE, "http_server_active_requests", "Requests being worked on.", labels);
+    http.active[i] = metric_new(METRIC_GAUGE, "http_server_active_requests", "Requests in progress.", labels);
     free(labels);
   }
   if (address)
-    http.active_ktor = metric_new(METRIC_GAUGE, "ktor_http_server_requests_active",
-                                  "Requests being worked on, under Ktor's name.", "");
+    http.active_ktor =
+        metric_new(METRIC_GAUGE, "ktor_http_server_requests_active", "Requests in progress under Ktor's name.", "");
   http.refused_connections = metric_new(METRIC_COUNTER, "skald_http_connections_refused_total",
-                                        "Client connections refused because there were as many as there may be.", "");
+                                        "Client connections refused at the maximum number of connections.", "");
   http.other = series_new();
   for (int i = 0; i < METHODS; i++)
     add_method(http.other, "_OTHER", "n/a", i);
@@ -233,6 +234,7 @@ static void count_active(int method, double by) {
 }
 
 static void observe(const HttpSeries *series, int method, int outcome, int64_t began_us) {
+  assert(method >= 0 && method < METHODS && outcome >= 0 && outcome < OUTCOMES);
   if (!series->by[method][outcome])
     method = OTHER;
   metric_observe(series->by[method][outcome], (double)(clock_now_us() - began_us) / 1e6);
@@ -257,7 +259,7 @@ void http_metrics_connection_refused(void) {
   metric_add(http.refused_connections, 1);
 }
 
-static int answer_index(int status) {
+static int response_index(int status) {
   for (int i = 0; i < PEER_STATUSES; i++)
     if (peer_statuses[i] == status)
       return i;
@@ -268,9 +270,9 @@ static int failure_index(int rc) {
   int i = 0;
   while (failures[i].code != rc && failures[i].code != E_OK)
     i++;
-  return ANSWERS + i;
+  return RESPONSES + i;
 }
 
 void http_metrics_called(const HttpSeries *peer, Str method, int rc, int status, int64_t began_us) {
-  observe(peer, method_of(method), rc < 0 ? failure_index(rc) : answer_index(status), began_us);
+  observe(peer, method_of(method), rc < 0 ? failure_index(rc) : response_index(status), began_us);
 }

@@ -7,16 +7,16 @@
 
 typedef struct HttpSeries HttpSeries; /* what one route, or one peer, has of them */
 
-/* Before any other of these, and after metrics_init. address: as Ktor's names tell it, HOST:PORT; NULL: without them.
+/* Before any other of these, and after metrics_init. address: for Ktor's names, HOST:PORT; NULL: without them.
  */
 void http_metrics_init(const char *address);
 
-/* Before the fork. path: a template; method: the only one it answers, and HEAD where that is GET. */
+/* Before the fork. path: a template; method: the only one it takes, and HEAD where that is GET. */
 HttpSeries *http_metrics_route(const char *path, const char *method);
 HttpSeries *http_metrics_other(void);                /* for what fits no route */
 HttpSeries *http_metrics_peer(const char *base_url); /* calls to it */
 
-Str http_metrics_method(Str method); /* as OpenTelemetry has it told: one that is not known is _OTHER */
+Str http_metrics_method(Str method); /* OpenTelemetry's name of it: _OTHER for an unknown one */
 
 typedef struct HttpTimer {
   int method;
@@ -25,7 +25,7 @@ typedef struct HttpTimer {
 
 HttpTimer http_metrics_begin(Str method); /* a request served; it counts as active until its end */
 void http_metrics_end(const HttpTimer *timer, const HttpSeries *route, int status);
-void http_metrics_refused(Str method, int status); /* answered before anybody looked at its route */
+void http_metrics_refused(Str method, int status); /* responded to before its route was looked up */
 void http_metrics_connection_refused(void);
 /* A call that began then; rc: as http_client_call returned it. */
 void http_metrics_called(const HttpSeries *peer, Str method, int rc, int status, int64_t began_us);

@@ -3,6 +3,8 @@
 
 #include "json/json.h"
 
+#include <assert.h>
+
 #define TEXT_MAX 300
 
 static void member(Buf *b, const char *name, Str value) {
@@ -13,6 +15,7 @@ static void member(Buf *b, const char *name, Str value) {
 }
 
 void problem_reply(Arena *arena, const Problem *problem, HttpReply *reply) {
+  assert(problem->code < 0);
   const ErrInfo *info = err_info(problem->code);
   Buf b = {.arena = arena};
   buf_printf(&b, "{\"type\":\"urn:skald:problem:%s\",\"title\":", info->name);
@@ -48,6 +51,6 @@ Str problem_text(Arena *arena, Str body) {
   if (text.p)
     return text;
   if (!str_is_utf8(body))
-    return STR("an answer that is not text");
+    return STR("a response that is not text");
   return str_utf8_cut(body, TEXT_MAX);
 }

@@ -1,4 +1,4 @@
-/* Problem details (RFC 9457): every error answer of this house, application/problem+json. */
+/* Problem details (RFC 9457): every error response of this program, application/problem+json. */
 #ifndef SKALD_HTTP_PROBLEM_H
 #define SKALD_HTTP_PROBLEM_H
 
@@ -12,9 +12,9 @@ typedef struct Problem {
   Str title;   /* absent: the code's own */
 } Problem;
 
-/* Makes reply the answer for it. Where asking again can help it carries Retry-After. */
+/* Makes reply the response for it. Retryable errors carry Retry-After. */
 void problem_reply(Arena *arena, const Problem *problem, HttpReply *reply);
-/* What an error answer of a service says to people: a problem's detail, else its title, else the body's beginning. */
+/* What an error response of a service says to people: a problem's detail, else its title, else the body's beginning. */
 Str problem_text(Arena *arena, Str body);
 
 #endif

@@ -25,7 +25,7 @@
 #define BACKLOG     1024
 #define REFUSED_LOG (10 * SECONDS) /* between two lines about refused connections */
 
-typedef struct Exchange { /* one request and its answer */
+typedef struct Exchange { /* one request and its response */
   HttpRequest request;
   HttpReply reply;
   struct Link *link;
@@ -36,7 +36,7 @@ typedef struct Link { /* lives in h2o's request pool */
   Exchange *exchange; /* NULL once the fiber is done */
 } Link;
 
-typedef struct OwnError { /* stands in for the text of an error that h2o itself answers */
+typedef struct OwnError { /* stands in for the text of an error that h2o itself responds with */
   h2o_ostream_t super;
   h2o_iovec_t body;
 } OwnError;
@@ -61,8 +61,8 @@ static struct {
   int refused; /* connections, since the last line about them */
   int64_t refused_logged_us;
   int in_flight; /* until the handler is through: a slow reader must not keep others out */
-  int unsent;    /* until h2o has written the whole answer */
-  bool draining; /* each answer closes its connection */
+  int unsent;    /* until h2o has written the whole response */
+  bool draining; /* each response closes its connection */
   bool closed;   /* no request is begun any more */
   Fiber *drainer;
 } server;
@@ -91,6 +91,7 @@ static void wake_drainer(void) {
 
 static void on_gone(void *p) {
   Link *link = p;
+  assert(server.unsent > 0);
   server.unsent--;
   if (link->exchange)
     link->exchange->link = NULL;
@@ -126,6 +127,7 @@ static void handle(void *arg) {
     send_reply(x->link->req, &x->reply);
   }
   give_arena(x->request.arena);
+  assert(server.in_flight > 0);
   server.in_flight--;
   wake_drainer();
 }
@@ -177,7 +179,7 @@ static void fill_request(const h2o_req_t *req, HttpRequest *out) {
   out->deadline_us = http_deadline(out, clock_now_us(), server.config.request_us);
 }
 
-static bool is_answered_at_once(const h2o_req_t *req) {
+static bool is_served_at_once(const h2o_req_t *req) {
   Str target = {req->input.path.base, req->input.path.len};
   Str method = {req->input.method.base, req->input.method.len};
   return server.config.at_once && server.config.at_once(method, str_cut(&target, '?'));
@@ -197,7 +199,7 @@ static Connection *reserve_of(h2o_req_t *req) {
 /* 0, or why the request is not even looked at. */
 static int admit(h2o_req_t *req, bool at_once, const char **ret_detail) {
   if (server.closed) {
-    *ret_detail = "the process is about to end";
+    *ret_detail = "the process is shutting down";
     return E_UNAVAILABLE;
   }
   if (is_ambiguous(req)) {
@@ -228,7 +230,7 @@ static int admit(h2o_req_t *req, bool at_once, const char **ret_detail) {
   return 0;
 }
 
-static void tell_refused(const h2o_req_t *req, int status) {
+static void count_refused_request(const h2o_req_t *req, int status) {
   server.config.refused((Str){req->input.method.base ? req->input.method.base : "", req->input.method.len}, status);
 }
 
@@ -238,7 +240,7 @@ static void refuse(h2o_req_t *req, int code, const char *detail) {
   problem_reply(a, &(Problem){.code = code, .detail = str_from(detail)}, &reply);
   if (code == E_MALFORMED)
     req->http1_is_persistent = 0;
-  tell_refused(req, reply.status);
+  count_refused_request(req, reply.status);
   send_reply(req, &reply);
   give_arena(a);
 }
@@ -249,7 +251,7 @@ static int on_request(h2o_handler_t *self, h2o_req_t *req) {
   *link = (Link){.req = req};
   server.unsent++;
   const char *detail = NULL;
-  bool at_once = is_answered_at_once(req);
+  bool at_once = is_served_at_once(req);
   int rc = admit(req, at_once, &detail);
   if (rc < 0) {
     refuse(req, rc, detail);
@@ -281,7 +283,7 @@ static void send_problem(h2o_ostream_t *self, h2o_req_t *req, h2o_iovec_t *bodie
 }
 
 /* What h2o refuses by itself, a body too long above all, it says in plain text. Ours are problems, every one. */
-static void on_answer(h2o_filter_t *self, h2o_req_t *req, h2o_ostream_t **slot) {
+static void on_setup_response(h2o_filter_t *self, h2o_req_t *req, h2o_ostream_t **slot) {
   (void)self;
   ssize_t at = h2o_find_header(&req->res.headers, H2O_TOKEN_CONTENT_TYPE, -1);
   static const Str plain = STR("text/plain; charset=utf-8");
@@ -293,7 +295,7 @@ static void on_answer(h2o_filter_t *self, h2o_req_t *req, h2o_ostream_t **slot) 
   SCOPED_ARENA arena = arena_new();
   HttpReply reply;
   bool large = req->res.status == 413;
-  tell_refused(req, req->res.status);
+  count_refused_request(req, req->res.status);
   problem_reply(
       arena, &(Problem){.code = large ? E_TOO_LARGE : E_MALFORMED, .detail = large ? STR("at most 1 MiB") : (Str){0}},
       &reply);
@@ -340,6 +342,7 @@ static void on_close(uv_handle_t *handle) {
 /* The oldest makes room: a probe has its response within a moment, so what is still there is no probe. */
 static void enter_reserve(Connection *connection) {
   uv_os_fd_t fd;
+  assert(server.reserve_count <= HTTP_RESERVE);
   if (server.reserve_count == HTTP_RESERVE) {
     if (uv_fileno((const uv_handle_t *)server.reserve[0], &fd) == 0)
       shutdown(fd, SHUT_RDWR); /* h2o reads the end, and closes it */
@@ -422,9 +425,9 @@ int http_server_start(const HttpServerConfig *config) {
   h2o_hostconf_t *host = h2o_config_register_host(&server.conf, h2o_iovec_init(H2O_STRLIT("default")), 65535);
   h2o_pathconf_t *path = h2o_config_register_path(host, "/", 0);
   h2o_create_handler(path, sizeof(h2o_handler_t))->on_req = on_request;
-  h2o_create_filter(path, sizeof(h2o_filter_t))->on_setup_ostream = on_answer;
+  h2o_create_filter(path, sizeof(h2o_filter_t))->on_setup_ostream = on_setup_response;
   h2o_create_filter(&host->fallback_path, sizeof(h2o_filter_t))->on_setup_ostream =
-      on_answer; /* before a path is known */
+      on_setup_response; /* before a path is known */
   h2o_context_init(&server.context, loop_uv(), &server.conf);
   server.accept = (h2o_accept_ctx_t){.ctx = &server.context, .hosts = server.conf.hosts};
   if (uv_tcp_init(loop_uv(), &server.listener) < 0 || uv_tcp_open(&server.listener, config->listen_fd) < 0 ||
@@ -440,9 +443,9 @@ int http_server_in_flight(void) {
 void http_server_drain(int64_t close_us, int64_t deadline_us) {
   server.draining = true;
   if (fiber_sleep(close_us - clock_now_us()) < 0)
-    LOG(WARN, "http", "the drain was cut short");
+    LOG(WARN, "http", "drain cut short");
   server.drainer = fiber_current();
-  fiber_yield(); /* one more pass of the loop takes in who has already connected */
+  fiber_yield(); /* one more pass of the loop takes in clients that have already connected */
   stop_accepting();
   server.closed = true;
   h2o_context_request_shutdown(&server.context);
@@ -450,6 +453,6 @@ void http_server_drain(int64_t close_us, int64_t deadline_us) {
   while (server.in_flight + server.unsent > 0 && rc == 0)
     rc = fiber_wait("drain", deadline_us);
   if (server.in_flight + server.unsent > 0)
-    LOG(WARN, "http", "at the end of the drain %d requests were still running, %d answers not taken", server.in_flight,
+    LOG(WARN, "http", "drain timed out: %d requests still running, %d responses not yet sent", server.in_flight,
         server.unsent);
 }

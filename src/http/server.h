@@ -1,9 +1,9 @@
 /* HTTP/1.1 server over the h2o library. Each request runs its handler in a fiber of its own. Refused before any
  * handler: ambiguous or two lengths (400), oversized headers (431) and bodies (413), more in flight than allowed (503).
- * Some connections beyond the maximum are accepted, so that probes are answered: on them only what is answered at once
+ * Some connections beyond the maximum are accepted, so that probes are served: on them only what is served at once
  * gets its response, everything else is refused (503), and each is closed behind its first response. A newer one takes
  * the place of the oldest.
- * Slow senders are cut. While draining answers carry "connection: close"; at its end requests that still come over
+ * Slow senders are cut. While draining responses carry "connection: close"; at its end requests that still come over
  * connections that are kept alive are refused (503). */
 #ifndef SKALD_HTTP_SERVER_H
 #define SKALD_HTTP_SERVER_H
@@ -17,10 +17,10 @@ typedef void HttpHandler(HttpRequest *request, HttpReply *reply);
 typedef struct HttpServerConfig {
   int listen_fd; /* bound and listening; the server owns it from now on */
   HttpHandler *handler;
-  void (*refused)(Str method, int status); /* an answer that was not the handler's, for the statistics */
+  void (*refused)(Str method, int status); /* a response that was not the handler's, for the statistics */
   int max_connections;
   int max_in_flight; /* requests; beyond it 503 */
-  /* Requests that are answered even then, and when there is no fiber for them: the handler must not wait. NULL: none */
+  /* Requests that are served even then, and when there is no fiber for them: the handler must not wait. NULL: none */
   bool (*at_once)(Str method, Str path);
   int64_t request_us; /* each request's deadline, unless its caller waits less long */
   int64_t idle_us;    /* time for a head and body to arrive, and for keep-alive */
@@ -30,8 +30,8 @@ typedef struct HttpServerConfig {
 MUST_CHECK int http_listen(const char *host, int port, int *ret_fd);
 MUST_CHECK int http_server_start(const HttpServerConfig *config);
 int http_server_in_flight(void);
-/* From now on each answer closes its connection. Serves on until close_us, then accepts nobody, begins no request any
- * more and waits in the current fiber until all answers are sent, or the deadline. */
+/* From now on each response closes its connection. Serves on until close_us, then accepts no connection, begins no
+ * request any more and waits in the current fiber until all responses are sent, or the deadline. */
 void http_server_drain(int64_t close_us, int64_t deadline_us);
 
 #endif

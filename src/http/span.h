@@ -16,7 +16,7 @@ void span_receive_request(const HttpRequest *request);
 void span_resume(Str trace_id);
 /* The fiber's work becomes this component's, under a new span of its trace. */
 void span_begin(const char *component);
-/* What the next one is to be told; false: the fiber has no trace. */
+/* The header for the next service; false: the fiber has no trace. */
 bool span_traceparent(char out[TRACEPARENT_TEXT]);
 Str span_tracestate(void); /* and with it this, as it came; empty: nothing */
 

@@ -66,7 +66,7 @@ static void add_escaped(Buf *pointer, Str name) {
   }
 }
 
-/* The path to the last member of the innermost of so many levels. */
+/* The path to the last member of the innermost of this many levels. */
 static Str pointer_to(const Parser *p, int levels) {
   Buf pointer = {.arena = p->arena};
   for (int i = 0; i < levels; i++) {
@@ -276,7 +276,7 @@ static void find_bad_escape(Parser *p) {
   }
 }
 
-/* What yajl says, and what helps whoever wrote the text. */
+/* What yajl says, and what helps its author. */
 static const struct {
   const char *of_yajl, *sentence;
 } reasons[] = {

@@ -11,8 +11,9 @@ static struct {
 } state;
 
 void loop_metrics_prepare(void) {
-  state.fibers = metric_new(METRIC_GAUGE, "skald_fibers", "Fibers: requests, sagas, what runs in the background.", "");
-  state.busy = metric_new(METRIC_COUNTER, "skald_loop_busy_seconds_total", "Time the workers' loops did not wait.", "");
+  state.fibers = metric_new(METRIC_GAUGE, "skald_fibers", "Fibers: requests, sagas and background work.", "");
+  state.busy = metric_new(METRIC_COUNTER, "skald_loop_busy_seconds_total",
+                          "Time the loops of the workers were not waiting.", "");
 }
 
 static void update(void *arg) {

@@ -3,6 +3,9 @@
  * because it is complete before the fork. */
 #include "metrics/metrics.h"
 
+#include "base/err.h"
+#include "rt/clock.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,13 +13,13 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#define SERIES      8192
-#define FAMILIES    256
-#define COLLECTORS  16
-#define SLOTS       65536 /* values of one slab; memory that is not touched costs nothing */
-#define WINDOW_US   60000000
-#define MAX_SLOTS   3 /* the highest value of a window, of the one before, and which window */
-#define BOUNDS_MOST METRIC_BUCKETS
+#define SERIES     8192
+#define FAMILIES   256
+#define COLLECTORS 16
+#define SLOTS      65536 /* values of one slab; memory that is not touched costs nothing */
+#define WINDOW_US  (60 * SECONDS)
+#define MAX_SLOTS  3 /* the highest value of a window, of the one before, and which window */
+#define BOUNDS_MAX METRIC_BUCKETS
 
 const MetricBuckets metric_http_buckets = {{0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10}};
 
@@ -55,7 +58,7 @@ static struct {
 
 static void require(bool ok) {
   if (!ok)
-    abort();
+    die("a metric was registered wrongly, or there is no memory for it");
 }
 
 void metrics_init(int workers) {
@@ -113,7 +116,7 @@ static char *keep(const char *text) {
 
 static int count_bounds(const MetricBuckets *b) {
   int n = 0;
-  while (n < BOUNDS_MOST && b->bounds[n] != 0)
+  while (n < BOUNDS_MAX && b->bounds[n] != 0)
     n++;
   return n;
 }

@@ -1,6 +1,7 @@
 /* Memory, processor time and open files of every process of the group, read from /proc when somebody scrapes. */
 #include "metrics/process.h"
 
+#include "base/err.h"
 #include "metrics/metrics.h"
 
 #include <dirent.h>
@@ -20,7 +21,7 @@ typedef struct Member { /* one slab's process */
 } Member;
 
 static struct {
-  Metric *resident, *cpu, *files, *files_most, *workers, *restarts;
+  Metric *resident, *cpu, *files, *files_max, *workers, *restarts;
   Member *members; /* shared by the group */
   int count;
 } process;
@@ -71,7 +72,7 @@ static double open_files(pid_t pid) {
 }
 
 /* Infinite where there is no limit. */
-static double most_files(pid_t pid) {
+static double max_files(pid_t pid) {
   struct rlimit limit;
   if (prlimit(pid, RLIMIT_NOFILE, NULL, &limit) < 0)
     return 0;
@@ -86,7 +87,7 @@ static void collect(void *arg) {
       continue;
     metric_slab_set(process.resident, i, resident_bytes(m->pid));
     metric_slab_set(process.files, i, open_files(m->pid));
-    metric_slab_set(process.files_most, i, most_files(m->pid));
+    metric_slab_set(process.files_max, i, max_files(m->pid));
     double used = cpu_seconds(m->pid);
     if (used >= 0)
       metric_slab_set(process.cpu, i, m->cpu_before + used);
@@ -98,21 +99,20 @@ void process_metrics_init(void) {
   size_t bytes = (size_t)slabs * sizeof(Member);
   process.members = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (process.members == MAP_FAILED)
-    abort();
+    die("out of memory for the metrics of processes");
   process.count = slabs;
   process.members[slabs - 1].pid = getpid();
   process.resident = metric_new(METRIC_GAUGE, "process_resident_memory_bytes",
-                                "Resident memory of all processes, pages they share counted in each.", "");
+                                "Resident memory of all processes; shared pages count in each.", "");
   process.cpu =
       metric_new(METRIC_COUNTER, "process_cpu_seconds_total", "User and system processor time of all processes.", "");
   process.files = metric_new(METRIC_GAUGE, "process_open_fds", "Open file descriptors of all processes.", "");
-  process.files_most =
-      metric_new(METRIC_GAUGE, "process_max_fds", "How many descriptors all processes may have open together.", "");
-  process.workers = metric_new(METRIC_GAUGE, "skald_workers", "Worker processes that live.", "");
+  process.files_max =
+      metric_new(METRIC_GAUGE, "process_max_fds", "Maximum number of open file descriptors of all processes.", "");
+  process.workers = metric_new(METRIC_GAUGE, "skald_workers", "Live worker processes.", "");
   process.restarts =
-      metric_new(METRIC_COUNTER, "skald_worker_restarts_total", "Workers started in place of one that died.", "");
-  metric_set(metric_new(METRIC_GAUGE, "skald_build_info", "The version that runs.", "version=\"" SKALD_VERSION "\""),
-             1);
+      metric_new(METRIC_COUNTER, "skald_worker_restarts_total", "Workers started to replace one that died.", "");
+  metric_set(metric_new(METRIC_GAUGE, "skald_build_info", "The running version.", "version=\"" SKALD_VERSION "\""), 1);
   Metric *start = metric_new(METRIC_GAUGE, "process_start_time_seconds",
                              "When the first process started, in seconds since 1970-01-01.", "");
   metric_set(start, (double)time(NULL));

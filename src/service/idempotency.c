@@ -1,4 +1,4 @@
-/* Idempotency-Key: statements per schema, and the replay of first answers. */
+/* Idempotency-Key: statements per schema, and the replay of first responses. */
 #include "service/idempotency.h"
 
 #include "log/log.h"
@@ -6,15 +6,16 @@
 #include "rt/clock.h"
 #include "rt/fiber.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define KEY_MAX            255
-#define RETENTION_EVERY_US (INT64_C(3600) * 1000000)
-#define EXPIRE_US          10000000
-#define EXPIRE_MOST        1000
-#define ANSWERS            16
+#define RETENTION_EVERY_US (3600 * SECONDS)
+#define EXPIRE_US          (10 * SECONDS)
+#define EXPIRE_MAX         1000
+#define RESPONSES          16
 
 enum { REPLAYED, MISMATCHED, IN_PROGRESS, HITS };
 
@@ -23,15 +24,15 @@ typedef struct IdempotencySql {
   struct {
     const Sql *plain;
     Sql keyed;
-  } answers[ANSWERS]; /* made when first needed, kept because statements are known by address */
-  int answer_count;
+  } responses[RESPONSES]; /* made when first needed, kept because statements are known by address */
+  int response_count;
   Metric *hits[HITS];
 } IdempotencySql;
 
 static const char *text(const char *format, const char *schema) {
   char *out;
   if (asprintf(&out, format, schema) < 0)
-    abort();
+    die("out of memory for SQL");
   return out;
 }
 
@@ -51,7 +52,7 @@ void idempotency_prepare(Service *s) {
   const char *schema = s->def->schema;
   s->keys = calloc(1, sizeof(*s->keys));
   if (!s->keys)
-    abort();
+    die("out of memory for the idempotency of %s", s->def->name);
   add_metrics(s->keys, s->def->name);
   s->keys->find.text = text("SELECT fingerprint = sha256(convert_to($2, 'UTF8')), coalesce(status, 0), body"
                             " FROM %s.idempotency WHERE key = $1",
@@ -123,6 +124,7 @@ static DbStmt statement(Arena *arena, const Sql *sql, const DbValue *values, int
 }
 
 DbStmt idempotency_insert(Req *req, int status, Str body) {
+  assert(req->key.p && req->route->flags & ROUTE_KEYED);
   const DbValue values[] = {V_TEXT(req->key), V_TEXT(request_text(req)), V_INT(status), V_TEXT(body)};
   return statement(req->arena, &req->service->keys->insert, values, 4);
 }
@@ -141,30 +143,30 @@ int idempotency_lost_race(Req *req) {
   return rc == 0 ? E_CONFLICT : rc;
 }
 
-static const Sql *keyed_answer(Service *s, DbStmt answer) {
+static const Sql *keyed_response(Service *s, DbStmt response) {
   IdempotencySql *k = s->keys;
-  for (int i = 0; i < k->answer_count; i++)
-    if (k->answers[i].plain == answer.sql)
-      return &k->answers[i].keyed;
-  if (k->answer_count == ANSWERS)
-    abort(); /* a defect: as many as there are routes */
-  k->answers[k->answer_count].plain = answer.sql;
+  for (int i = 0; i < k->response_count; i++)
+    if (k->responses[i].plain == response.sql)
+      return &k->responses[i].keyed;
+  if (k->response_count == RESPONSES)
+    die("more than %d statements that give a response", RESPONSES); /* as many as there are routes */
+  k->responses[k->response_count].plain = response.sql;
   char *out;
   if (asprintf(&out,
                "WITH answer (body) AS (%s) UPDATE %s.idempotency k SET status = 200, body = answer.body"
                " FROM answer WHERE k.key = $%d RETURNING answer.body",
-               answer.sql->text, s->def->schema, answer.count + 1) < 0)
-    abort();
-  k->answers[k->answer_count].keyed.text = out;
-  return &k->answers[k->answer_count++].keyed;
+               response.sql->text, s->def->schema, response.count + 1) < 0)
+    die("out of memory for SQL");
+  k->responses[k->response_count].keyed.text = out;
+  return &k->responses[k->response_count++].keyed;
 }
 
-/* The statement that gives the answer, and keeps it under the key too. */
-static DbStmt keep_answer(Req *req, DbStmt answer) {
-  DbValue *values = ARENA_ARRAY(req->arena, DbValue, (size_t)answer.count + 1);
-  memcpy(values, answer.values, sizeof(*values) * (size_t)answer.count);
-  values[answer.count] = V_TEXT(req->key);
-  return (DbStmt){.sql = keyed_answer(req->service, answer), .values = values, .count = answer.count + 1};
+/* The statement that gives the response, and keeps it under the key too. */
+static DbStmt keep_response(Req *req, DbStmt response) {
+  DbValue *values = ARENA_ARRAY(req->arena, DbValue, (size_t)response.count + 1);
+  memcpy(values, response.values, sizeof(*values) * (size_t)response.count);
+  values[response.count] = V_TEXT(req->key);
+  return (DbStmt){.sql = keyed_response(req->service, response), .values = values, .count = response.count + 1};
 }
 
 static int commit_keyed(Req *req, DbStmt key, const DbStmt *statements, int count, DbResult *results) {
@@ -183,15 +185,16 @@ static int commit_keyed(Req *req, DbStmt key, const DbStmt *statements, int coun
 int idempotency_commit(Req *req, const DbStmt *statements, int count, DbResult *results) {
   if (!req->key.p)
     return db_group(req->db, req->arena, statements, count, results, req->http->deadline_us);
+  assert(req->reply->status); /* what is kept with it */
   DbStmt key = idempotency_insert(req, req->reply->status, req->reply->body);
   return commit_keyed(req, key, statements, count, results);
 }
 
-int idempotency_commit_answer(Req *req, const DbStmt *statements, int count, DbStmt answer, DbResult *ret_results) {
+int idempotency_commit_answer(Req *req, const DbStmt *statements, int count, DbStmt response, DbResult *ret_results) {
   DbStmt *all = ARENA_ARRAY(req->arena, DbStmt, (size_t)count + 1);
   DbResult *results = ARENA_ARRAY(req->arena, DbResult, (size_t)count + 1);
   memcpy(all, statements, sizeof(*all) * (size_t)count);
-  all[count] = req->key.p ? keep_answer(req, answer) : answer;
+  all[count] = req->key.p ? keep_response(req, response) : response;
   int rc;
   if (req->key.p)
     rc = commit_keyed(req, idempotency_insert(req, 0, (Str){0}), all, count + 1, results);
@@ -208,8 +211,8 @@ int idempotency_commit_answer(Req *req, const DbStmt *statements, int count, DbS
 /* Returns 1: there may be more. */
 static int expire_portion(Service *s, Arena *arena) {
   DbResult gone;
-  TRY(db_exec(s->db, arena, DB_STMT(&s->keys->expire, V_INT(EXPIRE_MOST)), &gone, clock_now_us() + EXPIRE_US));
-  return gone.affected == EXPIRE_MOST;
+  TRY(db_exec(s->db, arena, DB_STMT(&s->keys->expire, V_INT(EXPIRE_MAX)), &gone, clock_now_us() + EXPIRE_US));
+  return gone.affected == EXPIRE_MAX;
 }
 
 static void expire(Service *s, Arena *arena) {
@@ -219,7 +222,7 @@ static void expire(Service *s, Arena *arena) {
     arena_reset(arena);
   }
   if (rc < 0)
-    LOG(WARN, "idempotency", "%s: old keys could not be deleted: %s", s->def->name, err_info(rc)->title);
+    LOG(WARN, "idempotency", "%s: cannot delete expired keys: %s", s->def->name, err_info(rc)->title);
 }
 
 void idempotency_retention(void *service) {

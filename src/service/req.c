@@ -1,16 +1,24 @@
-/* What handlers do with a request: parameters, database, answer. */
+/* What handlers do with a request: parameters, database, response. */
 #include "service/req.h"
 
 #include "json/json.h"
 #include "json/text.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <string.h>
 
 #define PAGE_DEFAULT 100
-#define PAGE_MOST    1000
+#define PAGE_MAX     1000
+
+/* What the route captured there. */
+static Str path_param(const Req *req, int param) {
+  assert(param >= 0 && param < ROUTE_PARAMS);
+  return req->params[param];
+}
 
 static int reply_buf(Req *req, int status, const Buf *body) {
+  assert(status >= 200 && status < 600);
   req->reply->status = status;
   req->reply->content_type = "application/json";
   req->reply->body = buf_view(body);
@@ -40,6 +48,7 @@ int reply_status(Req *req, bool status) {
 }
 
 int fail(Req *req, int code, const char *pointer, const char *format, ...) {
+  assert(code < 0);
   req->pointer = pointer ? arena_str(req->arena, str_from(pointer)) : (Str){0};
   req->detail = (Str){0};
   if (format) {
@@ -52,13 +61,14 @@ int fail(Req *req, int code, const char *pointer, const char *format, ...) {
 }
 
 int req_uuid(Req *req, int param, Uuid *ret) {
-  if (uuid_parse(req->params[param], ret) < 0)
-    return fail(req, E_MALFORMED, NULL, "'%.*s' in the path is not a UUID", STR_FMT(req->params[param]));
+  Str text = path_param(req, param);
+  if (uuid_parse(text, ret) < 0)
+    return fail(req, E_MALFORMED, NULL, "'%.*s' in the path is not a UUID", STR_FMT(text));
   return 0;
 }
 
 int req_money(Req *req, int param, Money *ret) {
-  Str text = req->params[param];
+  Str text = path_param(req, param);
   Money value;
   int rc = money_parse(text, &value);
   if (rc == E_RANGE)
@@ -72,13 +82,14 @@ int req_money(Req *req, int param, Money *ret) {
 }
 
 int req_time(Req *req, int param, LocalTime *ret) {
-  if (localtime_parse(req->params[param], ret) < 0)
-    return fail(req, E_MALFORMED, NULL, "'%.*s' in the path is not a date and time", STR_FMT(req->params[param]));
+  Str text = path_param(req, param);
+  if (localtime_parse(text, ret) < 0)
+    return fail(req, E_MALFORMED, NULL, "'%.*s' in the path is not a date and time", STR_FMT(text));
   return 0;
 }
 
 int req_text(Req *req, int param, size_t max, Str *ret) {
-  Str text = req->params[param];
+  Str text = path_param(req, param);
   if (text.n > max)
     return fail(req, E_MALFORMED, NULL, "the text in the path must be 1 to %zu bytes long", max);
   if (text_has_control(text))
@@ -155,7 +166,7 @@ int req_page(Req *req, const Sql *sql, const DbValue *values, int count, const F
   Str after;
   TRY(query_int(req, STR("page_size"), PAGE_DEFAULT, 1, &limit));
   TRY(page_key(req, key, &after));
-  limit = limit < PAGE_MOST ? limit : PAGE_MOST;
+  limit = limit < PAGE_MAX ? limit : PAGE_MAX;
   DbValue *all = ARENA_ARRAY(req->arena, DbValue, (size_t)count + 2);
   if (count)
     memcpy(all, values, sizeof(*all) * (size_t)count);

@@ -1,4 +1,5 @@
-/* Req: one request as its handler sees it, and everything a handler does with it: path parameters, database, answer. */
+/* Req: one request as its handler sees it, and everything a handler does with it: path parameters, database, response.
+ */
 #ifndef SKALD_SERVICE_REQ_H
 #define SKALD_SERVICE_REQ_H
 
@@ -19,7 +20,7 @@ struct Req {
   Str detail;               /* of the problem: a sentence for people */
 };
 
-/* Answers. They render at once, so what they are given may change afterwards. All return 0. */
+/* Responses. They render at once, so what they are given may change afterwards. All return 0. */
 int reply_object(Req *req, int status, const Field *fields, const void *object);
 int reply_list(Req *req, int status, const Field *fields, size_t size, List list);
 int reply_status(Req *req, bool status); /* {"status":true} */
@@ -37,7 +38,7 @@ MUST_CHECK int req_text(Req *req, int param, size_t max, Str *ret);
 MUST_CHECK int req_query(Req *req, DbStmt statement, DbResult *result);
 /* One row into object; E_NOT_FOUND without one. */
 MUST_CHECK int req_row(Req *req, DbStmt statement, const Field *fields, void *object);
-/* UPDATE or DELETE … RETURNING: answers {"status": a row was touched}. */
+/* UPDATE or DELETE … RETURNING: responds {"status": true} if a row was changed. */
 MUST_CHECK int req_touch(Req *req, DbStmt statement);
 /* A page of rows: the statement's last two parameters are added here: "after" and int "limit"; its last column is the
  * key to go on from, an int (key F_INT, starting after 0) or an id (key F_UUID, starting after the nil id). Takes

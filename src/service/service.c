@@ -1,4 +1,4 @@
-/* Services: who is in this process, how a request finds its handler, and how services call each other. */
+/* Services: which are in this process, how a request finds its handler, and how services call each other. */
 #include "service/service.h"
 
 #include "http/client.h"
@@ -14,12 +14,11 @@
 #include "service/schema.h"
 #include "json/json.h"
 
-#include <stdio.h>
-#include <stdlib.h>
+#include <assert.h>
 #include <string.h>
 
-#define SERVICES  16
-#define LIST_MOST 500
+#define SERVICES 16
+#define LIST_MAX 500
 
 static struct {
   Service services[SERVICES];
@@ -45,7 +44,7 @@ static Db *shared_db(const char *dsn, const char *name) {
 
 Service *service_add(const ServiceDef *def, const char *dsn) {
   if (registry.count == SERVICES)
-    abort();
+    die("more than %d services", SERVICES);
   Db *db = shared_db(dsn, def->name);
   Service *s = &registry.services[registry.count++];
   *s = (Service){.def = def, .dsn = dsn, .db = db};
@@ -67,7 +66,7 @@ Service *service_find(const char *name) {
 
 void service_peer(const char *name, const char *base_url) {
   if (registry.peer_count == SERVICES)
-    abort();
+    die("more than %d peers", SERVICES);
   registry.peers[registry.peer_count].name = name;
   registry.peers[registry.peer_count].base_url = base_url;
   registry.peers[registry.peer_count++].calls = http_metrics_peer(base_url);
@@ -112,7 +111,7 @@ static int read_body(Req *req, void **ret_in) {
   int rc;
   if (route->flags & ROUTE_LIST) {
     List *list = ARENA_NEW(req->arena, List);
-    rc = json_read_client_list(req->arena, req->http->body, route->body, route->body_size, 1, LIST_MOST, list, &error);
+    rc = json_read_client_list(req->arena, req->http->body, route->body, route->body_size, 1, LIST_MAX, list, &error);
     *ret_in = list;
   } else {
     *ret_in = arena_alloc(req->arena, route->body_size);
@@ -160,7 +159,7 @@ static void reply_problem(Req *req, int code) {
     http_reply_header(req->reply, made.headers[i].name, made.headers[i].value);
 }
 
-/* What failed for our own reasons is told of, once; the rest is for who asks for it. */
+/* Server errors are logged once, as warnings; everything else at debug level. */
 static void log_request(const Req *req, int code, int64_t took_us) {
   const char *route = req->route ? req->route->path : "?", *error = code < 0 ? err_info(code)->name : NULL;
   Str method = http_metrics_method(req->http->method);
@@ -223,6 +222,7 @@ static void stop_service(void *arg) {
   Service *s = arg;
   fiber_context()->component = s->def->name;
   s->def->stop(s, registry.stop_us);
+  assert(registry.stopping > 0);
   registry.stopping--;
   fiber_wake(registry.stopper);
 }
@@ -237,20 +237,20 @@ void service_stop_all(int64_t deadline_us) {
       continue;
     registry.stopping++;
     if (!fiber_start("service stop", stop_service, &registry.services[i]))
-      abort(); /* whoever ends the process has lifted the limit */
+      die("no fiber to stop %s", registry.services[i].def->name); /* the drain has lifted the limit */
   }
   int rc = E_OK;
   while (registry.stopping > 0 && rc == E_OK)
     rc = fiber_wait("end of all services", end_us);
   registry.stopper = NULL;
   if (registry.stopping > 0)
-    LOG(WARN, "serve", "%d services have not given back in time what others may wait for", registry.stopping);
+    LOG(WARN, "serve", "%d services did not release their resources before the deadline", registry.stopping);
 }
 
 /* Why it should be sent no requests; absent: it may. */
 static Str unready(Arena *arena) {
   if (registry.not_ready)
-    return STR("the process is about to end");
+    return STR("the process is shutting down");
   for (int i = 0; i < registry.count; i++) {
     const Service *s = &registry.services[i];
     if (!db_is_up(s->db))
@@ -293,10 +293,10 @@ static void fibers(HttpReply *reply, Arena *arena) {
   text_reply(reply, arena, fiber_list);
 }
 
-/* What every process answers, whatever services it has. */
+/* Paths that every process serves, whatever services it has. */
 static struct {
   const char *path;
-  void (*answer)(HttpReply *reply, Arena *arena);
+  void (*respond)(HttpReply *reply, Arena *arena);
   HttpSeries *requests;
 } commons[] = {
     {"/health", ready, NULL},
@@ -327,16 +327,16 @@ bool service_at_once(Str method, Str path) {
 }
 
 /* NULL: not one of them. */
-static const HttpSeries *answer_common(const HttpRequest *request, HttpReply *reply) {
+static const HttpSeries *respond_common(const HttpRequest *request, HttpReply *reply) {
   int i = find_common(request->path);
   if (i == COMMONS)
     return NULL;
-  commons[i].answer(reply, request->arena);
+  commons[i].respond(reply, request->arena);
   return commons[i].requests;
 }
 
-static const HttpSeries *answer(HttpRequest *request, HttpReply *reply) {
-  const HttpSeries *common = str_eq(request->method, STR("GET")) ? answer_common(request, reply) : NULL;
+static const HttpSeries *respond(HttpRequest *request, HttpReply *reply) {
+  const HttpSeries *common = str_eq(request->method, STR("GET")) ? respond_common(request, reply) : NULL;
   if (common)
     return common;
   Str rest = request->path;
@@ -355,6 +355,6 @@ void service_handle(HttpRequest *request, HttpReply *reply) {
   HttpTimer timer = http_metrics_begin(request->method);
   if (str_eq(request->method, STR("HEAD"))) /* the server leaves the body out */
     request->method = STR("GET");
-  const HttpSeries *route = answer(request, reply);
+  const HttpSeries *route = respond(request, reply);
   http_metrics_end(&timer, route, reply->status);
 }

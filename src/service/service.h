@@ -1,12 +1,13 @@
 /* Services: what stands between an HTTP request and a handler of a few lines. Several run in one process; they call
  * each other by name, directly where the other lives in this process, over HTTP where it does not: same request, same
- * handler, same answer. */
+ * handler, same response. */
 #ifndef SKALD_SERVICE_SERVICE_H
 #define SKALD_SERVICE_SERVICE_H
 
 #include "service/def.h"
 
-/* Calls another service and waits; the request's arena holds the answer. 0: any HTTP status. Else as http_client_call.
+/* Calls another service and waits; the request's arena holds the response. 0: any HTTP status. Else as
+ * http_client_call.
  */
 MUST_CHECK int service_call(const char *service, HttpRequest *request, HttpReply *reply);
 
@@ -18,11 +19,11 @@ void service_peer(const char *name, const char *base_url);    /* where one lives
 /* In each worker's loop: connects the databases, starts background fibers. */
 void service_start_all(int worker, int connections, int batch);
 void service_not_ready(void); /* /readyz is 503 from now on: send no more requests */
-/* In a fiber, when no request is served any more. All stop at once; whoever has not by SERVICE_RELEASE_US behind the
+/* In a fiber, when no request is served any more. All stop at once; one that has not SERVICE_RELEASE_US after the
  * deadline is left as it is. */
 void service_stop_all(int64_t deadline_us);
 void service_handle(HttpRequest *request, HttpReply *reply); /* the HttpHandler of this process */
-/* Health, metrics and the like: service_handle answers them without waiting for anything. */
+/* Health, metrics and the like: service_handle serves them without waiting for anything. */
 bool service_at_once(Str method, Str path);
 
 #endif

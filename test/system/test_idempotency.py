@@ -2,7 +2,6 @@
 
 import collections
 import concurrent.futures
-import contextlib
 import uuid
 
 import pytest
@@ -10,6 +9,8 @@ import pytest
 from harness.check import done, ok, problem
 from harness.goods import (delivery, history, line, new_account, order, past, payment, person, reservation, saga, set_stock,
                            stock, wallet)
+from harness.server import SLOWER
+from harness.wait import wait_for
 
 Call = collections.namedtuple("Call", "method path body other status")
 
@@ -183,24 +184,25 @@ def test_missing_account_under_a_key(shop):
 
 
 @pytest.fixture
-def running(shop):
-    """The path of a saga that goes on running, as the wallet it takes the money from is locked."""
-    account = new_account(shop, 500)
-    with contextlib.closing(shop.cluster.connect(shop.database("billing"))) as db, db.cursor() as cursor:
-        db.autocommit = False
-        cursor.execute("SELECT FROM billing.accounts WHERE id = %s FOR UPDATE", (account,))
-        yield shop.post("/order/order/saga", saga(account=account), Prefer="respond-async").headers["location"]
-    shop.settle()
+def parked(shop):
+    """The path of a saga that is parked amid its compensation: the input of another, under an order of its own."""
+    model, order = ok(shop.post("/order/order/saga", saga()))[0]["id"], str(uuid.uuid4())
+    shop.execute("order", 'INSERT INTO "order".orders (id, status, saga) VALUES (%s, %s, true)', order, "PENDING")
+    assert shop.execute(
+        "order", 'INSERT INTO "order".saga (id, type, state, owner, due_at, input, failed_step, reason, parked_state, '
+        "parked_step, parked_reason, parked_at) SELECT %s, type, 'PARKED', owner, 'infinity', input, 'delivery', 'full', "
+        "'COMPENSATING', 'payment', 'refused', now() FROM \"order\".saga WHERE id = %s", order, model) == 1
+    yield f"/order/saga/{order}"
+    wait_for("the compensation", lambda: ok(shop.get(f"/order/saga/{order}"))["state"] == "COMPENSATED", 20 * SLOWER)
 
 
 @pytest.mark.parametrize("first,other", [
-    (None, {"reason": "by mistake"}), ({"reason": "the customer called"}, {"reason": "by mistake"}),
-    ({"reason": "the customer called"}, None)])
-def test_an_optional_body_is_part_of_the_request(shop, running, first, other):
+    (None, {"reason": "by mistake"}), ({"reason": "it is back"}, {"reason": "by mistake"}), ({"reason": "it is back"}, None)])
+def test_an_optional_body_is_part_of_the_request(shop, parked, first, other):
     key = str(uuid.uuid4())
-    assert done(shop.post(f"{running}/cancel", first, key=key))
-    problem(shop.post(f"{running}/cancel", other, key=key), 422)
-    again = shop.post(f"{running}/cancel", first, key=key)
+    assert done(shop.post(f"{parked}/retry", first, key=key))
+    problem(shop.post(f"{parked}/retry", other, key=key), 422)
+    again = shop.post(f"{parked}/retry", first, key=key)
     assert done(again) and again.headers["idempotent-replayed"] == "true"
 
 
