@@ -21,7 +21,7 @@ from harness.shop import OneShop, opened
 from harness.wait import wait_for
 
 DRAIN_SECONDS = 4
-LOCK_SECONDS = 3  # lock_timeout: so long may a statement wait, and what stands behind it on its connection
+LOCK_SECONDS = 3  # lock_timeout: so long may a statement wait, and what was sent with it or right behind it
 
 
 @pytest.fixture(scope="module")
