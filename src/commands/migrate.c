@@ -14,7 +14,7 @@ static const Option options[] = {
      .target = &patience_us,
      .def = "60s",
      .max = 86400000,
-     .help = "how long it tries again where others hold locks on tables, or make the replication slot"},
+     .help = "how long it retries while others hold locks on tables or create the replication slot"},
     {0},
 };
 

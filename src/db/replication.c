@@ -9,14 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A server neither speaks nor hears while it decodes what is not for us, for half of its timeout, nor while it spills a
- * transaction to its disk, which it does by the size of its memory for decoding. Both together, and what it was silent
- * before, must stay below REPLICATION_SILENCE_US however little processor it gets. In milliseconds and kB. What is
- * smaller stays as it is; a timeout of 0 is without end. */
+/* A server neither sends nor reads for up to half of wal_sender_timeout while it decodes changes that are not for us,
+ * nor while it spills a transaction to disk, in portions of logical_decoding_work_mem. Both together, and the silence
+ * before them, must stay below REPLICATION_SILENCE_US on a machine under load. In milliseconds and kB. Smaller values
+ * are kept; a timeout of 0 is unlimited. */
 #define SENDER_BOUNDS                                                                                                  \
-  "SELECT set_config(name, CASE WHEN setting::integer BETWEEN 1 AND most THEN setting ELSE most::text END, false) "    \
+  "SELECT set_config(name, CASE WHEN setting::integer BETWEEN 1 AND maximum THEN setting ELSE maximum::text END, "     \
+  "false) "                                                                                                            \
   "FROM pg_settings JOIN (VALUES ('wal_sender_timeout', 20000), ('logical_decoding_work_mem', 4096)) AS bound (name, " \
-  "most) USING (name)"
+  "maximum) USING (name)"
 
 #define UNDEFINED_OBJECT          "42704"
 #define NOT_IN_PREREQUISITE_STATE "55000"

@@ -105,8 +105,8 @@ int db_script_run(DbScript *s, const char *sql, Arena *arena, DbResult *last, St
   return take_result(s, PQexec(s->pq, sql), arena, last, error);
 }
 
-/* An error ends the waiting too: the result tells it. */
-static bool is_answered(PGconn *pq, int64_t deadline_us) {
+/* Waits until the result of the command can be read; it says so, too, if the connection has failed. */
+static bool has_result(PGconn *pq, int64_t deadline_us) {
   struct pollfd socket = {.fd = PQsocket(pq), .events = POLLIN};
   while (PQisBusy(pq)) {
     int64_t left_us = deadline_us - clock_now_us();
@@ -128,7 +128,7 @@ static void cancel(PGconn *pq) {
 
 int db_script_run_within(DbScript *s, const char *command, int64_t timeout_us, Arena *arena, Str *error) {
   PGresult *last = NULL;
-  if (PQsendQuery(s->pq, command) && !is_answered(s->pq, clock_now_us() + timeout_us))
+  if (PQsendQuery(s->pq, command) && !has_result(s->pq, clock_now_us() + timeout_us))
     cancel(s->pq);
   for (PGresult *res; (res = PQgetResult(s->pq));) {
     PQclear(last);

@@ -9,9 +9,9 @@
 #include <string.h>
 
 #define LOCK "SELECT pg_advisory_lock(7236873)" /* any number, the same for all of us */
-/* Whoever comes behind one that waits for a lock waits too. So a migration gives up before the services' statements do,
- * which is after 3 s, and lets pass what has gathered. Not before deadlock_timeout, mostly 1 s, is over: only then does
- * PostgreSQL end an autovacuum that holds the lock, which may otherwise take hours. */
+/* Everybody who needs a table queues behind a migration that waits for its lock. So it gives up before the services'
+ * statements do, which is after 3 s, and lets the queue pass. But not before deadlock_timeout, 1 s by default, is over:
+ * only then does PostgreSQL cancel an autovacuum that holds the lock, which may otherwise take hours. */
 #define BRIEF_LOCKS "SET LOCAL lock_timeout = '2s'"
 #define LET_PASS    "SELECT pg_sleep(1)"
 
@@ -50,7 +50,7 @@ static int is_applied(Migration *m, const SchemaPart *part, bool *ret) {
   return 0;
 }
 
-/* Of the others that have locks on the service's tables, the one whose transaction is oldest. */
+/* Of the other sessions that have locks on the service's tables, the one whose transaction is oldest. */
 static int find_holder(Migration *m, Str *ret) {
   Str sql =
       arena_printf(m->arena,
@@ -62,23 +62,23 @@ static int find_holder(Migration *m, Str *ret) {
                    m->def->schema);
   DbResult found;
   TRY(db_script_run(m->script, sql.p, m->arena, &found, &m->error));
-  *ret = found.rows > 0 ? db_cell(&found, 0, 0) : STR("nobody any more");
+  *ret = found.rows > 0 ? db_cell(&found, 0, 0) : STR("no session any more");
   return 0;
 }
 
-/* Behind a try that got no lock. *deadline_us is 0 behind the first one. */
+/* After an attempt that got no lock. *deadline_us is 0 after the first one. */
 static int wait_for_locks(Migration *m, int version, int64_t *deadline_us) {
   Str holder;
   TRY(db_script_run(m->script, "ROLLBACK", m->arena, NULL, &m->error));
   TRY(find_holder(m, &holder));
   if (*deadline_us == 0) {
     *deadline_us = clock_now_us() + m->patience_us;
-    fprintf(stderr, "skald: migration %d of %s gets no lock on its tables and tries again, for %lld s. Held by: %.*s\n",
-            version, m->def->name, (long long)(m->patience_us / 1000000), STR_FMT(holder));
+    fprintf(stderr, "skald: migration %d of %s cannot lock its tables; retrying for %lld s. Held by: %.*s\n", version,
+            m->def->name, (long long)(m->patience_us / 1000000), STR_FMT(holder));
   }
   if (clock_now_us() >= *deadline_us) {
     m->error = arena_printf(m->arena,
-                            "migration %d got no lock on its tables and has changed nothing. Held by: %.*s. Let that "
+                            "migration %d could not lock its tables and has changed nothing. Held by: %.*s. Let that "
                             "end, or end it with pg_terminate_backend, and migrate again",
                             version, STR_FMT(holder));
     return E_TIMEOUT;

@@ -6,9 +6,8 @@
 #include "service/def.h"
 
 /* Brings one service's database up to date, creating the database when there is none. One advisory lock: safe to run
- * twice and side by side. Waits for a table's lock no longer than a moment, since everybody else would wait behind it,
- * and tries again while the patience lasts, which each migration has anew. Blocks. What was done or what went wrong is
- * printed. */
+ * twice and side by side. Waits for a table's lock for a moment only, as everybody else would queue behind it, and
+ * retries until patience_us is over, counted for each migration. Blocks. Prints what was done or what went wrong. */
 MUST_CHECK int migrate_service(const ServiceDef *def, const char *dsn, int64_t patience_us);
 
 #endif

@@ -13,6 +13,7 @@
 #define CHECK_TIMEOUT_US (5 * SECONDS)
 #define CONNECT_POLL_US  (20 * MILLISECONDS)
 #define WATCH_US         (1 * SECONDS)
+#define START_US         (500 * MILLISECONDS) /* for so long a request waits for the first check */
 
 /* In the catalog, so that nothing fails where the table is missing. A role that may not read it cannot tell. */
 static const Sql find_table = {
@@ -26,6 +27,7 @@ typedef struct SchemaWatch {
   int count;
   void (*begin)(Service *s);
   Fiber *fiber;
+  int64_t started_us;
   bool begun, checked, doubted;
   char problem[256]; /* empty: none */
 } SchemaWatch;
@@ -112,10 +114,9 @@ static int check(Service *s) {
   int64_t deadline_us = clock_now_us() + CHECK_TIMEOUT_US;
   TRY(db_exec(s->db, arena, (DbStmt){.sql = &find_table}, &table, deadline_us));
   if (table.rows > 0 && str_eq(db_cell(&table, 0, 0), STR("f"))) {
-    LOG(WARN, "serve",
-        "the role of %s may not read public.skald_migration: whether its database has been migrated is "
-        "not checked",
-        s->def->name);
+    if (!w->checked)
+      LOG(WARN, "serve", "%s may not read public.skald_migration: it is not checked whether its database was migrated",
+          s->def->name);
     keep_problem(s, NULL);
     return E_OK;
   }
@@ -144,7 +145,7 @@ static int wait_for_doubt(Service *s) {
       break;
     was_up = is_up;
   }
-  return fiber_sleep(0);
+  return E_OK;
 }
 
 /* A database that is away says nothing of its tables: what was known stays. */
@@ -175,6 +176,7 @@ void schema_watch(Service *s, void (*begin)(Service *s)) {
   s->schema = w;
   w->memory = arena_new();
   w->begin = begin;
+  w->started_us = clock_now_us();
   if (schema_parts(s->def, w->memory, &w->parts, &w->count) < 0)
     die("the SQL of %s has a heading without a version", s->def->name);
   w->fiber = fiber_start("schema", watch, s);
@@ -191,12 +193,21 @@ bool schema_begun(const Service *s) {
   return s->schema && s->schema->begun;
 }
 
-Str schema_problem(const Service *s) {
-  return s->schema && s->schema->problem[0] ? str_from(s->schema->problem) : (Str){0};
+Str schema_problem(const Service *s, Arena *arena) {
+  const SchemaWatch *w = s->schema;
+  if (w && w->problem[0])
+    return arena_str(arena, str_from(w->problem));
+  if (w && !w->begun)
+    return arena_printf(arena, "whether the database of %s has been migrated is not known yet", s->def->name);
+  return (Str){0};
 }
 
-bool schema_checked(const Service *s) {
-  return s->schema && s->schema->checked;
+Str schema_admit(const Service *s, Arena *arena) {
+  const SchemaWatch *w = s->schema;
+  while (w && !w->begun && !w->problem[0] && clock_now_us() < w->started_us + START_US)
+    if (fiber_sleep(CONNECT_POLL_US) < 0)
+      break;
+  return schema_problem(s, arena);
 }
 
 void schema_doubt(Service *s) {

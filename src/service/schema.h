@@ -21,11 +21,12 @@ const SchemaPart *schema_missing(const SchemaPart *parts, int count, const DbRes
 /* Watches the service's database from now on, in a fiber: until it has at least what this executable knows, and anew
  * after it was away, or when schema_doubt is called. begin is called once, as soon as the database has it all. */
 void schema_watch(Service *s, void (*begin)(Service *s));
-void schema_unwatch(Service *s); /* begin is not called any more */
-bool schema_begun(const Service *s);
-/* Why the service cannot work, as far as is known; absent: nothing is missing. In the service's memory. */
-Str schema_problem(const Service *s);
-bool schema_checked(const Service *s); /* a check has succeeded */
-void schema_doubt(Service *s);         /* something failed that may come from a missing table */
+void schema_unwatch(Service *s);     /* begin is not called any more */
+bool schema_begun(const Service *s); /* begin has been called */
+/* Why the service cannot work now; absent: it can, or is not watched. In the arena. */
+Str schema_problem(const Service *s, Arena *arena);
+/* The same for a request. In a process that has just started, it waits a moment for the first check. */
+Str schema_admit(const Service *s, Arena *arena);
+void schema_doubt(Service *s); /* something failed that may come from a missing table */
 
 #endif

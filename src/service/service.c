@@ -142,8 +142,9 @@ static int run(Req *req) {
   if (rc == E_METHOD)
     http_reply_header(req->reply, STR("allow"), allow);
   TRY(rc);
-  if (schema_problem(req->service).p)
-    return fail(req, E_UNAVAILABLE, NULL, "%.*s", STR_FMT(schema_problem(req->service)));
+  req->detail = schema_admit(req->service, req->arena);
+  if (req->detail.p)
+    return E_UNAVAILABLE;
   note_saga(req);
   void *in;
   TRY(read_body(req, &in));
@@ -255,10 +256,9 @@ static Str unready(Arena *arena) {
     const Service *s = &registry.services[i];
     if (!db_is_up(s->db))
       return arena_printf(arena, "the database of %s cannot be reached", s->def->name);
-    if (schema_problem(s).p)
-      return schema_problem(s);
-    if (!schema_checked(s))
-      return arena_printf(arena, "whether the database of %s has been migrated is not known yet", s->def->name);
+    Str problem = schema_problem(s, arena);
+    if (problem.p)
+      return problem;
   }
   return (Str){0};
 }

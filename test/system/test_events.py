@@ -65,7 +65,7 @@ def test_order_of_an_account_is_kept(shop):
     wallets, total = [], Decimal(0)
     for i in range(1, 31):
         total += Decimal(f"{i}.25")
-        wallets.append(f"{total.normalize():f}")
+        wallets.append(f"{total:.2f}")
     for text, sum_then in zip([one["message"] for one in found[1:]], wallets):
         assert f" {sum_then}." in text or f" {sum_then} " in text, (text, sum_then)
 

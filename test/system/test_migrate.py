@@ -107,7 +107,7 @@ def test_reader_that_takes_long_holds_up_the_migration_and_nobody_else(cluster, 
     run(cluster, WITHOUT_TRACES)
     with transaction(cluster, "SELECT count(*) FROM billing.history_billings") as reader:
         migration = started()
-        migration.wait_said("migration 2 of billing gets no lock on its tables and tries again, for 60 s")
+        migration.wait_said("migration 2 of billing cannot lock its tables; retrying for 60 s")
         assert "long reader, idle in transaction" in migration.said
         for _ in range(20):
             run(cluster, f"SET statement_timeout = '{STATEMENT_SECONDS}s'; "
@@ -125,7 +125,7 @@ def test_patience_with_a_reader_has_an_end(cluster, started):
     with transaction(cluster, "SELECT count(*) FROM billing.history_billings"):
         migration = started(MIGRATE_TIMEOUT="1s")
         assert migration.end() == 1
-    assert "migration 2 got no lock on its tables and has changed nothing" in migration.said
+    assert "migration 2 could not lock its tables and has changed nothing" in migration.said
     assert "long reader, idle in transaction" in migration.said
     assert run(cluster, HAS_TRACES) == [(False,)]
     migrated(started)

@@ -144,6 +144,6 @@ def test_role_that_may_not_read_the_versions_is_served():
         shop.servers["all"] = type(shop.server)("payment", port=shop.port, DATABASE_URL=url, WORKERS=1)
         shop.start()
         wait_for("readiness", shop.is_ready, HEAL_SECONDS)
-        assert "may not read public.skald_migration" in shop.server.text()
+        assert "payment may not read public.skald_migration" in shop.server.text()
         assert ok(shop.post("/payment/payment", payment()))
         shop.stop()

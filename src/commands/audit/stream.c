@@ -7,7 +7,7 @@
 
 /* The cursors are read to their end, so plans are to be cheap in total rather than quick with their first row. */
 #define BEGIN_SNAPSHOT                                                                                                 \
-  "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0; SET LOCAL work_mem = '64MB'; "    \
+  "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL work_mem = '64MB'; "                                     \
   "SET LOCAL jit = off; SET LOCAL cursor_tuple_fraction = 1; SET LOCAL max_parallel_workers_per_gather = 0; "          \
   "SET LOCAL datestyle = 'ISO'; SET LOCAL search_path = pg_catalog"
 

@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define SMOOTH_US (200 * MILLISECONDS)
+#define SMOOTH_US (2 * SECONDS) /* a lookup in the loop would last as long as the silence */
 
 static struct {
   char dsn[256], reason[DB_REASON];
