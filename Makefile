@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := build
 # With it, a script that goes to its own folder could get to another one.
 unexport CDPATH
-.PHONY: build run stack test asan tsan fuzz bench fmt lint clean help
+.PHONY: build run stack test asan tsan mutate fuzz bench fmt lint clean help
 
 build: ## build the executable, build/skald
 	@tools/build build
@@ -26,6 +26,9 @@ asan: ## the unit and system tests with the address and undefined behaviour sani
 
 tsan: ## the unit tests with the thread sanitizer
 	@tools/test unit-tsan
+
+mutate: ## break the product on purpose and see that the unit tests notice (MUTATE=name for one)
+	@tools/mutate $(MUTATE)
 
 fuzz: ## run each fuzz target (FUZZ=name for one, SECONDS_EACH=60)
 	@tools/fuzz $(FUZZ)
