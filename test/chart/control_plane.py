@@ -1,4 +1,4 @@
-"""A Kubernetes API server in a folder: etcd, kube-apiserver and its controllers, each a process with a log of its own."""
+"""A Kubernetes API server in a folder: etcd, kube-apiserver and its controllers, each a process with its own log."""
 
 import json
 import os
@@ -26,7 +26,7 @@ SERVICES = "10.96.0.0/16"
 
 
 class Part:
-    """One process of the cluster. It works in a folder of its own, by which it is known again."""
+    """One process of the cluster, identified by its working directory."""
 
     def __init__(self, folder, name, program=None):
         self.name, self.folder = name, folder / name

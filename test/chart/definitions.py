@@ -1,4 +1,4 @@
-"""The definitions (CRDs) of what the chart makes and Kubernetes does not know: the operators' own, at pinned versions."""
+"""The custom resource definitions that the chart uses: the operators' own, at pinned versions."""
 
 import hashlib
 import re
