@@ -39,7 +39,7 @@ class Part:
                 if os.readlink(entry / "cwd") == str(self.folder) and os.readlink(entry / "exe") == str(self.program):
                     return int(entry.name)
             except OSError:
-                pass  # it has ended, or is somebody else's
+                pass  # it has ended, or belongs to somebody else
         return None
 
     def start(self, *options):

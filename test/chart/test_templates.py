@@ -20,7 +20,7 @@ PUBLIC = {
     "delivery": ["/delivery/delivery", "/delivery/slot/2036-06-26T16:00"], "user": ["/user/user/billing_id/1"],
     "billing": ["/billing/billing/refill/1/2", "/billing/billing/1/2"], "notification": ["/notification/notification/1"],
 }
-# Who may call whom, and on behalf of whom nobody else may.
+# Allowed calls: caller → callees; all others are denied.
 CALLS = {("order", "payment"), ("order", "warehouse"), ("order", "delivery"), ("payment", "billing"), ("user", "billing"),
          ("notification", "user")} | {("test", name) for name in SERVICES}
 

@@ -89,7 +89,7 @@ class Load:
             deed = self.next()
             deed.ask(self.shop)
             if deed.answer is None:
-                self.ended.wait(AWAY_SECONDS)  # nobody is there; customers do not hammer at the door
+                self.ended.wait(AWAY_SECONDS)  # the shop is down; customers do not retry in a busy loop
 
     def answered(self):
         return sum(deed.answer is not None for deed in list(self.deeds))

@@ -69,7 +69,7 @@ def test_away_and_back(shop, how):
     assert wallet(shop, user["billingId"]) == 10
     ok(shop.post("/order/order/saga", saga(account=user["billingId"], contents=[line(price=1)])))
     shop.settle()
-    # Whose they are may have been asked while there was no database, and is asked again.
+    # Their users may have been looked up while the database was down; the lookup is retried.
     wait_for("three notifications", lambda: len(ok(shop.get(f"/notification/notification/{user['id']}"))) == 3,
              HEAL_SECONDS)
 
@@ -124,7 +124,7 @@ def test_away_and_back_under_load(shop):
             answer = shop.post("/order/order/saga", body, key=key)
             sent.append((key, answer))
             if answer.status == 503:
-                ended.wait(0.1)  # nobody hammers at a closed door
+                ended.wait(0.1)  # no busy loop while the shop refuses
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         workers = [pool.submit(work, i) for i in range(8)]

@@ -31,7 +31,7 @@ def send(shop, data, timeout=10, shut=False):
             if shut:
                 connection.shutdown(socket.SHUT_WR)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # refused before it was all sent: there may still be an answer to read
+            pass  # rejected before everything was sent: there may still be a response to read
         return read_answer(connection)
 
 

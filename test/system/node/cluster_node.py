@@ -24,7 +24,7 @@ version = 2
   address = "{SOCKET}"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{images.PAUSE}"
-  # Whoever lacks CAP_SYS_RESOURCE, as on many virtual machines, cannot spare a process from the kernel's choice.
+  # Without CAP_SYS_RESOURCE, as on many virtual machines, a process cannot be exempted from the OOM killer.
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{CNI_PROGRAMS}"

@@ -40,7 +40,7 @@ def failed_saga():
         body = saga(when=past(), account=user["billingId"])
         failed = problem(shop.post("/order/order/saga", body), 424)["orderId"]
         shop.assert_sound()
-        shop.stop()  # nobody writes another line while they are sent and counted
+        shop.stop()  # no more lines are written while they are sent and counted
         yield failed, [server.log.name for server in shop.servers.values()]
 
 
