@@ -59,7 +59,7 @@ class Part:
 
     def failure(self, what):
         end = self.log.read_text(errors="replace").splitlines()[-15:]
-        return kubernetes.Failure("\n".join([*end, f"{self.name} {what}; the end of {self.log} stands above."]))
+        return kubernetes.Failure("\n".join([*end, f"{self.name} {what}; see the end of {self.log} above."]))
 
     def stop(self):
         pid = self.pid()

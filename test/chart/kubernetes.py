@@ -38,7 +38,7 @@ def go(*arguments, folder=HERE, **environment):
     done = subprocess.run(["go", *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           text=True, env=os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "", "CGO_ENABLED": "0"} | environment)
     if done.returncode:
-        raise Failure(f"{done.stdout}go {arguments[0]} failed; the reason stands above.")
+        raise Failure(f"{done.stdout}go {arguments[0]} failed; see the error above.")
     return done.stdout
 
 
