@@ -55,7 +55,7 @@ class Stack(Client):
 
     def serve(self, events, **settings):
         self.start(events, **settings)
-        wait_for("the stack", lambda: "The shop answers" in self.said() or self.process.poll() is not None,
+        wait_for("the stack", lambda: "The shop is listening" in self.said() or self.process.poll() is not None,
                  START_SECONDS * SLOWER)
         assert self.process.poll() is None, self.said()
         return self
