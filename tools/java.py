@@ -208,7 +208,7 @@ class Program:
             end = self.log.read_text(errors="replace").splitlines()[-lines:]
         except OSError:
             end = []
-        return "\n".join([*end, f"{what}; the end of {self.log} stands above."])
+        return "\n".join([*end, f"{what}; see the end of {self.log} above."])
 
 
 def fetch_named():

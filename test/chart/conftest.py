@@ -1,4 +1,4 @@
-"""Helm, the chart's flavours, and an API server that knows the operators' definitions."""
+"""Helm, the chart's variants, and an API server with the operators' custom resource definitions."""
 
 import functools
 import itertools
@@ -57,7 +57,7 @@ def helm(version, *arguments, KUBECONFIG=os.devnull):
 
 @functools.cache
 def template(version, profile="default", flavour="debezium", **values):
-    """The manifests as text. Built without its release's flags, Helm takes a very old Kubernetes for granted."""
+    """The manifests as text. Built without release flags, Helm assumes a very old Kubernetes version."""
     done = helm(version, "template", "skald", CHART, "--namespace", "shop", "--kube-version", kubernetes.KUBERNETES,
                 *PROFILES[profile], *settings(FLAVOURS[flavour] | values))
     assert done.returncode == 0, done.stderr
@@ -75,7 +75,7 @@ def of_kind(found, *kinds):
 
 
 def pods(found):
-    """(name, spec of the pod, its labels) of everything that runs something of ours."""
+    """(name, pod spec, labels) of every workload of the chart."""
     for one in of_kind(found, "Deployment", "Job"):
         template = one["spec"]["template"]
         yield one["metadata"]["name"], template["spec"], template["metadata"]["labels"]

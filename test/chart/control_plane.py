@@ -1,4 +1,4 @@
-"""A Kubernetes API server in a folder: etcd, kube-apiserver and its controllers, each a process with a log of its own."""
+"""A Kubernetes API server in a folder: etcd, kube-apiserver and its controllers, each a process with its own log."""
 
 import json
 import os
@@ -26,7 +26,7 @@ SERVICES = "10.96.0.0/16"
 
 
 class Part:
-    """One process of the cluster. It works in a folder of its own, by which it is known again."""
+    """One process of the cluster, identified by its working directory."""
 
     def __init__(self, folder, name, program=None):
         self.name, self.folder = name, folder / name
@@ -39,7 +39,7 @@ class Part:
                 if os.readlink(entry / "cwd") == str(self.folder) and os.readlink(entry / "exe") == str(self.program):
                     return int(entry.name)
             except OSError:
-                pass  # it has ended, or is somebody else's
+                pass  # it has ended, or belongs to somebody else
         return None
 
     def start(self, *options):
@@ -59,7 +59,7 @@ class Part:
 
     def failure(self, what):
         end = self.log.read_text(errors="replace").splitlines()[-15:]
-        return kubernetes.Failure("\n".join([*end, f"{self.name} {what}; the end of {self.log} stands above."]))
+        return kubernetes.Failure("\n".join([*end, f"{self.name} {what}; see the end of {self.log} above."]))
 
     def stop(self):
         pid = self.pid()

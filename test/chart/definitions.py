@@ -1,4 +1,4 @@
-"""The definitions (CRDs) of what the chart makes and Kubernetes does not know: the operators' own, at pinned versions."""
+"""The custom resource definitions that the chart uses: the operators' own, at pinned versions."""
 
 import hashlib
 import re
@@ -27,7 +27,7 @@ def run(*command):
     done = subprocess.run([str(part) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        raise kubernetes.Failure(f"{done.stdout}{command[0]} failed; the reason stands above.")
+        raise kubernetes.Failure(f"{done.stdout}{command[0]} failed; see the error above.")
     return done.stdout
 
 

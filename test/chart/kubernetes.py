@@ -1,6 +1,6 @@
-"""The programs that the chart is tested with: Helm 3 and 4, kubectl, a Kubernetes API server with its etcd and
-controllers, and what a node runs. All are built from their sources as Go modules, at the versions pinned here and in
-go.mod, once for each pin, into .cache/kubernetes/. The first build takes long."""
+"""The programs for testing the chart: Helm 3 and 4, kubectl, a Kubernetes API server with etcd and controllers, and the
+programs of a node. All are built from Go modules, at the versions pinned here and in go.mod, once per version, into
+.cache/kubernetes/. The first build takes long."""
 
 import fcntl
 import hashlib
@@ -34,11 +34,11 @@ class Failure(Exception):
 
 
 def go(*arguments, folder=HERE, **environment):
-    """What the go command prints."""
+    """The output of the go command."""
     done = subprocess.run(["go", *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           text=True, env=os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "", "CGO_ENABLED": "0"} | environment)
     if done.returncode:
-        raise Failure(f"{done.stdout}go {arguments[0]} failed; the reason stands above.")
+        raise Failure(f"{done.stdout}go {arguments[0]} failed; see the error above.")
     return done.stdout
 
 
@@ -59,7 +59,7 @@ def place(name):
 
 
 def program(name):
-    """The path of a program, which is built when it is not there."""
+    """The path of a program, which is built if necessary."""
     path = place(name)
     if path.exists():
         return path
@@ -90,5 +90,5 @@ def build(name, path):
 
 
 def module_folder(module):
-    """Where the sources of module@version lie."""
+    """The source folder of module@version."""
     return pathlib.Path(json.loads(go("mod", "download", "-json", module))["Dir"])

@@ -1,4 +1,4 @@
-"""Every manifest against a real API server: its schemas, its admission, the restricted security of its pods."""
+"""Every manifest against a real API server: schemas, admission, and the restricted Pod Security Standard."""
 
 import json
 
@@ -56,7 +56,7 @@ def test_as_installed(kubectl, profile, events, parts):
 
 @pytest.mark.parametrize("flavour", ["debezium", "relay", "external-wal", "logging", "scheduling"])
 def test_pods_are_restricted(kubectl, flavour):
-    """A Deployment's pods are looked at only when they are made, so they are made here by themselves."""
+    """A Deployment's pods are checked only on creation, so they are created directly here."""
     for name, spec, labels in pods(objects("cloud", flavour)):
         spec = {key: value for key, value in spec.items() if key != "priorityClassName"}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}

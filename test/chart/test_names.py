@@ -76,15 +76,15 @@ def test_every_name_is_taken(profile, flavour):
 
 
 @pytest.mark.parametrize("release, arguments, namespace, sentence", [
-    ("1shop", [], "shop", 'the release\'s name, "1shop", cannot begin the name of a Service'),
-    ("shop.v2", [], "shop", '"shop.v2", cannot begin the name of a Service'),
-    ("123", [], "shop", '"123", cannot begin the name of a Service'),
-    ("shop", ["--set", "fullnameOverride=Shop_1"], "shop", 'fullnameOverride, "Shop_1", cannot begin the name of a Service'),
-    ("shop", ["--set", "fullnameOverride=shop-"], "shop", '"shop-", cannot begin the name of a Service'),
-    ("shop", ["--set", "fullnameOverride=-shop"], "shop", '"-shop", cannot begin the name of a Service'),
-    ("shop", ["--set", "fullnameOverride=магазин"], "shop", "cannot begin the name of a Service"),
-    ("shop", ["--set", "fullnameOverride=shop one"], "shop", '"shop one", cannot begin the name of a Service'),
-    ("shop", [], "Shop_1", '"Shop_1" cannot be a namespace'), ("shop", [], "s" * 64, "cannot be a namespace"),
+    ("1shop", [], "shop", 'the release\'s name, "1shop", is not a valid prefix of Service names'),
+    ("shop.v2", [], "shop", '"shop.v2", is not a valid prefix of Service names'),
+    ("123", [], "shop", '"123", is not a valid prefix of Service names'),
+    ("shop", ["--set", "fullnameOverride=Shop_1"], "shop", 'fullnameOverride, "Shop_1", is not a valid prefix of Service names'),
+    ("shop", ["--set", "fullnameOverride=shop-"], "shop", '"shop-", is not a valid prefix of Service names'),
+    ("shop", ["--set", "fullnameOverride=-shop"], "shop", '"-shop", is not a valid prefix of Service names'),
+    ("shop", ["--set", "fullnameOverride=магазин"], "shop", "is not a valid prefix of Service names"),
+    ("shop", ["--set", "fullnameOverride=shop one"], "shop", '"shop one", is not a valid prefix of Service names'),
+    ("shop", [], "Shop_1", '"Shop_1" is not a valid namespace'), ("shop", [], "s" * 64, "is not a valid namespace"),
     ("shop", ["--set", "nameOverride=other"], "shop", "nameOverride")], ids=str)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_name_that_no_object_can_have_is_refused(version, release, arguments, namespace, sentence):

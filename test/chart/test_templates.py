@@ -1,4 +1,4 @@
-"""What the chart makes of its values, with Helm 3 and 4, without a cluster."""
+"""The chart's manifests for its values, with Helm 3 and 4, without a cluster."""
 
 import json
 import math
@@ -20,7 +20,7 @@ PUBLIC = {
     "delivery": ["/delivery/delivery", "/delivery/slot/2036-06-26T16:00"], "user": ["/user/user/billing_id/1"],
     "billing": ["/billing/billing/refill/1/2", "/billing/billing/1/2"], "notification": ["/notification/notification/1"],
 }
-# Who may call whom, and on behalf of whom nobody else may.
+# Allowed calls: caller → callees; all others are denied.
 CALLS = {("order", "payment"), ("order", "warehouse"), ("order", "delivery"), ("payment", "billing"), ("user", "billing"),
          ("notification", "user")} | {("test", name) for name in SERVICES}
 
@@ -94,7 +94,7 @@ def milliseconds(duration):
 
 @pytest.fixture
 def end_seconds():
-    """How long a process may take behind DRAIN_TIMEOUT, by its own word."""
+    """How long a process may take after DRAIN_TIMEOUT, according to its --help."""
     return int(re.search(r"after SIGTERM; what is left is given back within (\d+)s more", skald_help())[1])
 
 
@@ -138,7 +138,7 @@ def skald_settings():
 
 
 def test_definitions_are_those_of_the_charts_that_are_installed():
-    """Who changes a chart's version looks up what it installs, and changes the module in definitions.py with it."""
+    """If a chart's version changes, the module in definitions.py must change to the version that it installs."""
     import definitions
 
     pinned = dict(re.findall(r"^(\w+)_version=(\S+)$", (kubernetes.ROOT / "deploy/cluster/versions.sh").read_text(), re.M))
@@ -184,7 +184,7 @@ def test_each_service_has_only_what_it_needs():
 
 
 def requests_of(found):
-    """MiB that the objects ask for: (the shop's own processes, everything)."""
+    """Memory requests in MiB: (the shop's own processes, everything)."""
     shop = other = 0
     for one in of_kind(found, "Deployment"):
         spec = one["spec"]["template"]["spec"]

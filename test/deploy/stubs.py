@@ -1,6 +1,6 @@
-"""A machine whose tools answer what a test tells them: a PATH that holds the system's plain tools and stand-ins for
-kubectl, helm and minikube. They know nothing of clusters; they note how they were called and answer by the first
-pattern that fits. So they show what the scripts say and whether they touch anything, not that an installation works."""
+"""A machine with scripted tools: a PATH with the system's plain tools and stubs of kubectl, helm and minikube. The
+stubs record their calls and respond according to the first matching pattern. So these tests show what the scripts print
+and whether they change anything, not that an installation works."""
 
 import dataclasses
 import fnmatch
@@ -50,7 +50,7 @@ def reads(call):
 
 
 def answer_script(tool, folder, answers):
-    """A shell script: notes the call, and goes through its answers as `case` does."""
+    """A shell script that records the call and selects a response with `case`."""
     calls = shlex.quote(str(folder / "calls"))
     lines = ["#!/bin/sh", f'line="{tool} $*"', f'printf "%s\\n" {tool}"$(printf " %s" "$@" | tr "\\n" " ")" >>{calls}']
     for number, (pattern, text, status) in enumerate(answers):
@@ -69,7 +69,7 @@ class Machine:
         self.absent = set()
 
     def answer(self, pattern, text="", status=0):
-        """Before what was there: the newest answer that fits is given."""
+        """Takes precedence over earlier ones: the latest matching response is used."""
         self.answers.insert(0, (pattern, text, status))
 
     def lay_out(self):
@@ -98,7 +98,7 @@ class Machine:
 
 
 def shells():
-    """Debian's /bin/sh is dash; busybox's is what small systems have."""
+    """Debian's /bin/sh is dash; small systems use busybox."""
     found = {"sh": ["/bin/sh"]}
     if shutil.which("busybox"):
         found["busybox"] = [shutil.which("busybox"), "sh"]

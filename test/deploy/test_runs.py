@@ -1,4 +1,4 @@
-"""Whole runs over tools that only answer: what is done, in which order, what is left alone, what a failure says."""
+"""Whole runs with stubbed tools: what is done, in which order, what is left alone, and what a failure reports."""
 
 import shlex
 
@@ -11,7 +11,7 @@ def releases(text):
 
 
 def ready(machine):
-    """Every controller has its pods, every object that is asked for by name is there."""
+    """All controllers have their pods, and every object queried by name exists."""
     machine.answer("kubectl * get deployments,statefulsets,daemonsets -o name", "deployment.apps/one")
     machine.answer("minikube image ls", "")
 

@@ -1,4 +1,4 @@
-"""The settings of what stands beside the shop: pinned, and small enough for a laptop."""
+"""The values of the components beside the shop: pinned, and small enough for a laptop."""
 
 import re
 

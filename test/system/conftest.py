@@ -1,4 +1,4 @@
-"""Shops for the tests, and the servers' logs where a test fails."""
+"""Shop fixtures, and the servers' logs when a test fails."""
 
 import pathlib
 import re
@@ -11,7 +11,7 @@ from harness.shop import OneShop, opened
 
 
 def end_in_order(*_):
-    """Whoever ends the tests early finds nothing of theirs still running."""
+    """Interrupting the tests leaves no process running."""
     raise KeyboardInterrupt
 
 
@@ -91,7 +91,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(scope="session")
 def shop():
-    """The whole shop in one process, shared by the tests that leave it as it is."""
+    """The whole shop in one process, shared by tests that do not change it."""
     with opened(OneShop()) as one:
         yield one
         one.stop()
@@ -99,7 +99,7 @@ def shop():
 
 @pytest.fixture
 def unchanged(shop):
-    """The test must leave every row as it was."""
+    """Checks that the test changed no row."""
     shop.settle()
     before = shop.digest()
     yield

@@ -14,7 +14,7 @@ SAGA = "/order/order/saga"
 
 @pytest.fixture(scope="module")
 def used():
-    """A shop that has seen everything once, stopped, so that nothing mends what a test breaks."""
+    """A used shop, stopped, so that nothing repairs what a test breaks."""
     with opened(OneShop()) as shop:
         user = new_user(shop)
         refill(shop, user["billingId"], "1000")
@@ -43,7 +43,7 @@ def refunded_order(shop, lines):
 
 @contextlib.contextmanager
 def changed(shop, tables, statements):
-    """The statements are carried out, and behind the test the tables hold what they held."""
+    """Executes the statements, and restores the tables after the test."""
     saved = {name: shop.value("order", f"SELECT coalesce(jsonb_agg(to_jsonb(t)), '[]')::text FROM {name} t")
              for name in tables}
     try:
@@ -125,7 +125,7 @@ def test_canceled_order(used, tables, statements):
 
 
 def test_saga_that_never_ended(used):
-    """It is not in flight either: nobody holds its lease."""
+    """It is not in flight either: its lease has expired."""
     lost = str(uuid.uuid4())
     with changed(used, [ORDERS, '"order".contents', SAGAS], [
         ("INSERT INTO \"order\".orders VALUES (%s, 'PENDING', true)", lost),
@@ -135,7 +135,7 @@ def test_saga_that_never_ended(used):
 
 
 def test_refund_that_is_missing(used):
-    """Wallet and history agree, and still somebody's money is gone."""
+    """Wallet and history agree, but the money was not refunded."""
     with changed(used, [ACCOUNTS, HISTORY], [
         ("UPDATE billing.accounts a SET wallet = wallet - h.sum FROM billing.history_billings h "
          "WHERE h.type_operation = 'REFUND' AND a.id = h.billing_id AND a.id = %s", used.account),
@@ -157,7 +157,7 @@ def test_refund_that_came_twice(used):
 
 @pytest.mark.parametrize("change", ["available + 1", "available - 1"])
 def test_stock_that_is_not_what_was_put_there(used, change):
-    """What is available and what is reserved come and go together."""
+    """Available and reserved stock must change together."""
     with changed(used, ["warehouse.stock"], [
         (f"UPDATE warehouse.stock SET available = {change}, reserved = reserved + 1 WHERE item = %s", used.item),
     ]):

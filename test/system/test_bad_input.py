@@ -1,4 +1,4 @@
-"""Bodies, ids and parameters that are wrong: a 4xx problem that names the very field, and not one row touched."""
+"""Invalid bodies, ids and parameters: a 4xx problem with the exact field, and no row changed."""
 
 import copy
 import uuid
@@ -14,7 +14,7 @@ MISSING = object()
 
 
 class Raw:
-    """JSON text that Python would not write."""
+    """JSON text that Python would not generate."""
 
     def __init__(self, text):
         self.text = text
@@ -96,7 +96,7 @@ FIELDS = [
 
 
 def spoil(body, pointer, value):
-    """The body with one member replaced or left out, as JSON text."""
+    """The body with one member replaced or omitted, as JSON text."""
     mark, body = str(uuid.uuid4()), copy.deepcopy(body)
     *way, last = [int(part) if part.isdigit() else part for part in pointer.split("/")[1:]]
     inner = body
@@ -201,7 +201,7 @@ def test_no_json_anywhere(shop, method, path):
     (b'{"status":"PENDING","st\\u0061tus":"SUCCESS","contents":[{"item":"a","amount":1,"price":1}]}', "/status"),
 ])
 def test_duplicate_keys(shop, body, pointer):
-    """Which of the two would count? Neither does."""
+    """Neither of the two values is used."""
     problem(shop.post("/order/order", body), 400, pointer)
 
 
@@ -302,6 +302,6 @@ def test_keys_that_are_none(shop, key):
 
 
 def test_content_type_that_is_not_json(shop):
-    """Clients that send JSON under another name are many; a body that is no JSON is refused in any case."""
+    """Many clients send JSON with another content type; a body that is not JSON is refused in any case."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
         problem(shop.post("/payment/payment", b"cost=1", Content_Type=kind), 400)

@@ -1,5 +1,5 @@
-"""The barrier of the saga's participants: whatever comes twice, late, side by side or while its counterpart is still
-uncommitted, stock, slots and wallets are taken once and given back once."""
+"""The participants' barrier: with duplicate, late or concurrent calls, and uncommitted counterparts, stock, slots and
+wallets are taken once and returned once."""
 
 import concurrent.futures
 import contextlib
@@ -45,7 +45,7 @@ def is_waited_for(shop, pid):
 
 
 def while_open(shop, transaction, request, end):
-    """Sends the request, sees it wait for the open transaction, ends that, and gives the answer."""
+    """Sends the request, waits until it blocks on the open transaction, ends that, and returns the response."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         answer = pool.submit(request)
         try:
@@ -183,7 +183,7 @@ def test_action_and_cancel_in_any_order_hold_nothing_in_the_end(step):
 
 
 def remember(step, transaction):
-    """Acts, keeps the rows aside, and undoes the action, the barrier's rows included."""
+    """Acts, saves the rows, and reverts the action including the barrier's rows."""
     ids = [row["id"] for row in rows(ok(act(step)))]
     execute(transaction, f"CREATE TEMP TABLE kept AS SELECT * FROM {step.rows} WHERE id = ANY(%s::uuid[])", ids)
     transaction.commit()
@@ -397,7 +397,7 @@ def test_the_history_of_a_busy_wallet_is_one_chain(shop):
 
 
 def change_wallet(transaction, account, change):
-    """What a refill or, below zero, a purchase does, left uncommitted."""
+    """The effect of a refill or, if negative, a purchase, left uncommitted."""
     kind = "BUY" if change < 0 else "REFILL"
     execute(transaction, "WITH a AS (UPDATE billing.accounts SET wallet = wallet + %s WHERE id = %s RETURNING wallet) "
             "INSERT INTO billing.history_billings SELECT %s, %s, %s, wallet - %s, wallet, %s, 'SUCCESS' FROM a",

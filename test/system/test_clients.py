@@ -1,4 +1,4 @@
-"""Clients that are slow, many, or gone: each costs the shop a bounded time, and what they began is finished."""
+"""Slow, numerous or vanished clients: each costs the shop a bounded time, and what they started is finished."""
 
 import concurrent.futures
 import contextlib
@@ -22,7 +22,7 @@ REQUEST_SECONDS = 2
 
 @pytest.fixture(scope="module")
 def shop():
-    """Its patience is short, so that the tests need little."""
+    """Short timeouts, to keep the tests fast."""
     with opened(OneShop(IDLE_TIMEOUT=f"{IDLE_SECONDS}s", REQUEST_TIMEOUT=f"{REQUEST_SECONDS}s", MAX_IN_FLIGHT=16,
                         WORKERS=1)) as one:
         yield one
@@ -41,7 +41,7 @@ def closed_within(connection, seconds):
 
 
 def drip(connection, data, seconds):
-    """Sends a byte now and then, until the other side has had enough. Returns whether it had."""
+    """Sends a byte at intervals until the server closes the connection. Returns whether it did."""
     deadline = time.monotonic() + seconds
     connection.settimeout(0.05)
     for byte in data:
@@ -70,7 +70,7 @@ def test_silent_client_is_cut(shop):
     b"POST /payment/payment HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 200,
 ], ids=["head", "body", "chunks"])
 def test_slow_sender_is_cut(shop, data):
-    """A byte at a time is a connection held for ever, if each byte is allowed to buy more time."""
+    """If each byte extended the deadline, a slow sender could hold a connection forever."""
     before = shop.digest()
     with shop.connect() as connection:
         assert drip(connection, data, 5 * IDLE_SECONDS)
@@ -113,7 +113,7 @@ def test_saga_of_a_client_that_vanished_is_finished(shop):
 
 
 def locked(shop, account):
-    """Whoever wants this account has to wait."""
+    """Locks the account."""
     db = shop.cluster.connect(shop.database("billing"))
     db.autocommit = False
     with db.cursor() as cursor:
@@ -158,7 +158,7 @@ def test_too_many_at_once_are_told_to_come_again(shop):
 
 
 def test_busy_process_still_says_that_it_lives():
-    """Whoever ends processes that do not answer would end them when they are needed most."""
+    """Otherwise a supervisor would kill busy processes when they are needed most."""
     most = 4
     with opened(OneShop(MAX_IN_FLIGHT=most, WORKERS=1)) as shop:
         account = new_account(shop, 1000)

@@ -1,4 +1,4 @@
-"""The command line: help, bad settings, migrations, and what a process says of itself."""
+"""The command line: help, invalid settings, migrations, and what a process reports about itself."""
 
 import concurrent.futures
 import re

@@ -1,6 +1,5 @@
-"""kill -9 at random moments under load, again and again; at the end every promise is kept and the audit is clean.
-
-SEED repeats a run's choices (though not the scheduler's)."""
+"""kill -9 at random moments under load, repeatedly; at the end every guarantee holds and the audit is clean. SEED
+repeats a run's choices (though not the scheduler's)."""
 
 import concurrent.futures
 import os
@@ -25,7 +24,7 @@ AWAY_SECONDS = 0.1
 
 
 class Deed:
-    """Something asked of the shop under a key of its own, and what was answered, if anything was."""
+    """A request with its own idempotency key, and its response if there was one."""
 
     def __init__(self, method, path, body, prefer=None):
         self.method, self.path, self.body = method, path, body
@@ -37,7 +36,7 @@ class Deed:
         return shop.request(self.method, self.path, self.body, key=self.key, timeout=60, **headers)
 
     def ask(self, shop):
-        """The answer counts only if it is an outcome; a 409 or 503 says that there is none yet."""
+        """Only a final response counts; a 409 or 503 means that there is no outcome yet."""
         try:
             answer = self.send(shop, **self.headers)
         except OSError:
@@ -49,7 +48,7 @@ class Deed:
 
 
 class Load:
-    """Customers who order, pay and refill, with everything that can be short."""
+    """Customers who order, pay and refill, with scarce stock, slots and money."""
 
     def __init__(self, shop, seed):
         self.shop, self.random = shop, random.Random(seed)
@@ -90,13 +89,13 @@ class Load:
             deed = self.next()
             deed.ask(self.shop)
             if deed.answer is None:
-                self.ended.wait(AWAY_SECONDS)  # nobody is there; customers do not hammer at the door
+                self.ended.wait(AWAY_SECONDS)  # the shop is down; customers do not retry in a busy loop
 
     def answered(self):
         return sum(deed.answer is not None for deed in list(self.deeds))
 
     def run(self, crashes, crash):
-        """crash(shop, random) kills and starts again; between two crashes the load gets something done."""
+        """crash(shop, random) kills and restarts; between two crashes the load makes progress."""
         chance = random.Random(self.random.random())
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
             workers = [pool.submit(self.work) for _ in range(THREADS)]
@@ -117,7 +116,7 @@ class Load:
 
 
 def assert_kept(load):
-    """Every answer stands, whatever happened since; and what got none is done once it is asked for again."""
+    """Checks that every response still holds, and that requests without a response succeed when retried."""
     shop = load.shop
     for deed in load.deeds:
         again = deed.send(shop)
@@ -137,7 +136,7 @@ def order_of(answer):
 
 
 def assert_counts(load):
-    """What the shop holds is what the answers say."""
+    """Checks that the shop's state agrees with the responses."""
     shop, spent, moved = load.shop, {}, {}
     reserved, placed = {load.scarce: 0, load.plenty: 0}, {load.full: 0, load.roomy: 0}
     statuses = dict(shop.query("order", 'SELECT id::text, status FROM "order".orders'))
@@ -193,7 +192,7 @@ def kill_all(shop, chance):
 
 
 def kill_some(shop, chance):
-    """One to three of the services, whichever, and not in any order."""
+    """Kills one to three random services, in random order."""
     victims = chance.sample(SERVICES, chance.choice([1, 1, 2, 3]))
     for name in victims:
         shop.servers[name].kill()

@@ -1,4 +1,4 @@
-"""PostgreSQL goes away and comes back: a quick no meanwhile, nothing lost, and nobody has to restart the shop."""
+"""PostgreSQL goes down and comes back: fast 503s meanwhile, nothing lost, and no restart of the shop needed."""
 
 import concurrent.futures
 import threading
@@ -36,7 +36,7 @@ REQUESTS = [
 
 
 def assert_refuses(shop):
-    """Everything says 503 and when to come again, within a second."""
+    """Checks that everything returns 503 with Retry-After within a second."""
     for method, path, body in REQUESTS:
         began = time.monotonic()
         answer = shop.request(method, path, body, key=str(uuid.uuid4()) if body else None)
@@ -69,14 +69,14 @@ def test_away_and_back(shop, how):
     assert wallet(shop, user["billingId"]) == 10
     ok(shop.post("/order/order/saga", saga(account=user["billingId"], contents=[line(price=1)])))
     shop.settle()
-    # Whose they are may have been asked while there was no database, and is asked again.
+    # Their users may have been looked up while the database was down; the lookup is retried.
     wait_for("three notifications", lambda: len(ok(shop.get(f"/notification/notification/{user['id']}"))) == 3,
              HEAL_SECONDS)
 
 
 @pytest.mark.timed
 def test_start_without_a_database(shop):
-    """It starts, says that it is not well, and heals."""
+    """It starts, reports unready, and recovers."""
     shop.stop()
     shop.forget_connections()
     shop.cluster.stop()
@@ -98,7 +98,7 @@ def answers(shop):
 
 @pytest.mark.timed
 def test_frozen_database_holds_nobody_for_ever(shop):
-    """It neither answers nor goes away, as when its disk hangs."""
+    """It neither responds nor disconnects, as when its disk hangs."""
     with shop.cluster.frozen():
         began = time.monotonic()
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -113,7 +113,7 @@ def test_frozen_database_holds_nobody_for_ever(shop):
 
 
 def test_away_and_back_under_load(shop):
-    """What was answered stays; what was not is told by its key."""
+    """Acknowledged orders persist; the outcome of the others is found by their key."""
     account, item = new_account(shop, 100000), set_stock(shop, 100000)
     body = saga([line(item, 1, 1)], account=account)
     sent, ended = [], threading.Event()
@@ -124,7 +124,7 @@ def test_away_and_back_under_load(shop):
             answer = shop.post("/order/order/saga", body, key=key)
             sent.append((key, answer))
             if answer.status == 503:
-                ended.wait(0.1)  # nobody hammers at a closed door
+                ended.wait(0.1)  # no busy loop while the shop refuses
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         workers = [pool.submit(work, i) for i in range(8)]
@@ -145,7 +145,8 @@ def test_away_and_back_under_load(shop):
     shop.settle()
     orders = set()
     def nothing_done(answer):
-        """What this problem promises. Of those many a sample is asked again; any other may have become an order."""
+        """Whether this problem guarantees that nothing was done. A sample of those is retried; any other may have
+        become an order."""
         return answer.status == 503 and answer.json["type"] == "urn:skald:problem:unavailable"
 
     refused = [pair for pair in sent if nothing_done(pair[1])]

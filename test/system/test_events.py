@@ -1,4 +1,4 @@
-"""Every operation on a wallet reaches its user, once, in order, and soon."""
+"""Every wallet operation is notified to its user once, in order, and promptly."""
 
 import concurrent.futures
 import statistics
@@ -123,7 +123,7 @@ def test_pages_of_all(shop):
 
 @pytest.mark.timed
 def test_notification_is_there_soon(shop):
-    """The median time from the operation's answer to its notification."""
+    """The median time from the operation's response to its notification."""
     user = new_user(shop)
     wait_told(shop, user, 1)
     times = []

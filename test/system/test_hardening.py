@@ -1,4 +1,4 @@
-"""What the executable has against those who find a way to write where they must not, as readelf tells it."""
+"""The executable's hardening against memory corruption, as shown by readelf."""
 
 import re
 import subprocess
@@ -22,7 +22,7 @@ def headers():
 
 @pytest.fixture(scope="module")
 def imported():
-    """The functions of the C library that it calls."""
+    """The C library functions that it imports."""
     return set(re.findall(r" UND (\w+)", readelf("--dyn-syms", SKALD)))
 
 
@@ -50,7 +50,7 @@ def test_stacks_are_guarded(imported):
 
 
 def test_the_library_checks_lengths(imported):
-    """Not for the sanitizers, which see more."""
+    """Not with sanitizers, which detect more."""
     checked = {name for name in imported if re.fullmatch(r"__(mem|str|v?sn?printf|vs?n?printf|read|recv)\w*_chk", name)}
     assert bool(checked) != SANITIZED, checked
 

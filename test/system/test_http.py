@@ -1,4 +1,4 @@
-"""HTTP as no well-meaning client speaks it: refused with a 4xx or a closed connection, and nothing is changed by it."""
+"""Malformed and hostile HTTP: rejected with a 4xx or a closed connection, without effect."""
 
 import socket
 import struct
@@ -24,19 +24,19 @@ def length(n):
 
 
 def send(shop, data, timeout=10, shut=False):
-    """What comes back on a connection of its own; None when it was closed without an answer."""
+    """The response on a new connection, or None if it was closed without one."""
     with shop.connect(timeout=timeout) as connection:
         try:
             connection.sendall(data)
             if shut:
                 connection.shutdown(socket.SHUT_WR)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # refused before it was all sent: there may still be an answer to read
+            pass  # rejected before everything was sent: there may still be a response to read
         return read_answer(connection)
 
 
 def refused(answer, *statuses):
-    """A closed connection, be it with a 4xx for those who can read it, or a 4xx problem."""
+    """Checks for a closed connection, with or without a 4xx, or a 4xx problem."""
     if answer is None:
         return
     assert 400 <= answer.status < 500, answer
@@ -83,7 +83,7 @@ AMBIGUOUS = {
 
 @pytest.mark.parametrize("data", AMBIGUOUS.values(), ids=AMBIGUOUS)
 def test_ambiguous_lengths(shop, data):
-    """Two readers of the same bytes could see different requests, so nobody gets to see one."""
+    """Two parsers could read different requests from the same bytes (request smuggling), so both are rejected."""
     with shop.connect() as connection:
         connection.sendall(data + head("GET", "/health"))
         answer = read_answer(connection)
@@ -157,7 +157,7 @@ def test_absurd_paths(shop, target):
 
 
 def test_absolute_target(shop):
-    """RFC 9112 §3.2.2: a server takes the absolute form as well."""
+    """RFC 9112 §3.2.2: a server must accept the absolute form as well."""
     answer = send(shop, head("GET", "http://arch.homework/health"))
     assert answer.status in (200, 404), answer
 
@@ -191,7 +191,7 @@ def test_pipelined_requests_are_answered_in_order(shop):
 
 
 def test_a_connection_lives_on_after_a_refusal(shop):
-    """A problem of ours is no reason to make the client connect again."""
+    """A problem response does not close the connection."""
     with shop.connect() as connection:
         for _ in range(3):
             connection.sendall(head("POST", "/payment/payment", length(2)) + b"{}")

@@ -1,4 +1,4 @@
-"""Idempotency-Key: asking twice acts once, and both get the same answer."""
+"""Idempotency-Key: a retry acts once, and both requests get the same response."""
 
 import collections
 import concurrent.futures
@@ -57,7 +57,7 @@ def send(shop, call, key, **headers):
 
 
 def send_other(shop, call, key):
-    """Another request under the same key: another body, or where there is none another path."""
+    """A different request with the same key: another body, or another path if there is no body."""
     if call.body is None:
         return shop.request(call.method, call.other, key=key)
     return shop.request(call.method, call.path, call.other, key=key)
@@ -102,7 +102,7 @@ def test_another_key_acts_again(shop, call):
 
 
 def test_at_the_same_time(shop, call):
-    """Whoever comes while the first still runs is told so; all others get the one answer."""
+    """A request during the first one gets 409; all later ones get the first response."""
     key = str(uuid.uuid4())
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda _: send(shop, call, key), range(12)))
@@ -138,7 +138,7 @@ def test_at_the_same_time_one_saga_runs(shop):
 
 
 def test_async_saga_is_replayed_too(shop):
-    """The second asking may come while it runs (409) or behind its end, when it gets that."""
+    """The retry may come while the saga runs (409) or after its end, when it gets the outcome."""
     key, body = str(uuid.uuid4()), saga()
     first = shop.post("/order/order/saga", body, key=key, Prefer="respond-async")
     assert first.status == 202
@@ -149,7 +149,7 @@ def test_async_saga_is_replayed_too(shop):
 
 
 def test_key_may_be_quoted_or_bare(shop):
-    """The draft wants a structured field's string, half the world sends bare text."""
+    """The draft requires a quoted string, but many clients send bare text."""
     key, body = str(uuid.uuid4()), payment()
     first = shop.post("/payment/payment", body, key=f'"{key}"')
     assert_same(first, shop.post("/payment/payment", body, key=key))
@@ -171,7 +171,7 @@ def test_services_have_keys_of_their_own(shop):
 
 
 def test_refused_body_leaves_the_key_free(shop):
-    """Nothing was done, so there is nothing to repeat."""
+    """Nothing was done, so there is nothing to replay."""
     key = str(uuid.uuid4())
     problem(shop.post("/payment/payment", payment(cost=-1), key=key), 422, "/cost")
     ok(shop.post("/payment/payment", payment(), key=key))

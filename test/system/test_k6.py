@@ -1,4 +1,4 @@
-"""The load scripts. Which address k6/script.js loads is told by a stand-in for k6; then both run in k6 itself."""
+"""The load scripts. A stub of k6 checks the address that k6/script.js uses; then both run in k6 itself."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def test_script_fails_where_an_answer_is_no_200(shop):
 
 @pytest.mark.timed
 def test_customers(shop):
-    """All thresholds but the time of an order hold on any machine, so that one alone is eased."""
+    """All thresholds except the order duration hold on any machine, so only that one is relaxed."""
     done = k6(shop, "shop.js", 4, 3, THINK="0.05", MAX_ORDER_MS=500 * SLOWER)
     assert done.returncode == 0, done.stdout + done.stderr
     shop.assert_sound()

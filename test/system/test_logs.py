@@ -1,5 +1,4 @@
-"""What the logs look like, what never stands in them, how their levels change, and that nobody waits for whom they are
-forwarded to."""
+"""The log format, what must never be logged, changing levels, and forwarding that blocks nothing."""
 
 import collections
 import concurrent.futures
@@ -33,7 +32,7 @@ SECRETS = {"name": "Brunhildesecret", "email": "brunhilde.secret@example.org", "
 
 
 def walk(shop):
-    """Every endpoint once at least, with its good answers and its refusals."""
+    """Calls every endpoint at least once, with successes and refusals."""
     answers = []
     see = answers.append
     see(shop.post("/user/user", {"name": SECRETS["name"], "email": SECRETS["email"]}, key=SECRETS["key"]))
@@ -112,7 +111,7 @@ def secrets_in(text):
 
 
 class SecretShop(OneShop):
-    """Its PostgreSQL asks for no password, so any will do."""
+    """Its PostgreSQL requires no password, so any is accepted."""
 
     def settings(self):
         url = urllib.parse.urlsplit(self.cluster.url())
@@ -174,7 +173,7 @@ def by_thread(server, **wanted):
 
 
 def ask_until(shop, condition):
-    """Requests, each over a connection of its own, so that every worker gets some."""
+    """Requests over separate connections, so that every worker gets some."""
     def asked():
         shop.get(f"/payment/payment/{uuid.uuid4()}")
         return condition()
@@ -191,7 +190,7 @@ def leveled(tmp_path):
 
 
 def replace(path, text):
-    """As a mounted configuration is: another file takes its place."""
+    """Like a mounted ConfigMap: the file is replaced."""
     fresh = path.with_suffix(".new")
     fresh.write_text(text)
     fresh.replace(path)
@@ -251,7 +250,7 @@ def forwarding(receiver, **settings):
 
 
 def flood(shop, count):
-    """Seconds of each request; each writes a line or two."""
+    """The duration in seconds of each request; each logs one or two lines."""
     def one(_):
         began = time.monotonic()
         assert shop.get(f"/payment/payment/{uuid.uuid4()}").status == 404
@@ -326,7 +325,7 @@ def test_what_was_not_acknowledged_is_sent_again_under_the_same_id():
 
 
 def check_unharmed(shop, count):
-    """Requests while nobody takes the lines: more of them than there is room for."""
+    """Requests while the receiver accepts nothing: more lines than the queue holds."""
     baseline = statistics.median(flood(shop, 200))
     took = flood(shop, count)
     assert max(took) < SLOWEST_SECONDS * SLOWER, f"slowest {max(took):.3f} s, at first {baseline:.4f} s"

@@ -1,6 +1,5 @@
-"""`make run` as its user meets it: it starts quickly, says what is wrong in a sentence, and leaves nothing behind.
-
-Each test has a folder of its own for SKALD_VAR and a free port. SKALD_BIN may name another executable to run."""
+"""`make run` from its user's view: it starts quickly, reports problems in a sentence, and leaves nothing behind. Each
+test has its own SKALD_VAR and port. SKALD_BIN selects another executable."""
 
 import contextlib
 import os
@@ -38,7 +37,7 @@ def wait_for(what, condition, seconds=START_SECONDS):
 
 
 def as_from_a_terminal():
-    """A job in the background is started with these ignored, and a shell cannot trap what it was told to ignore."""
+    """A background job is started with these signals ignored, and a shell cannot trap ignored signals."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
@@ -65,7 +64,7 @@ class Shop:
         return run
 
     def serve(self, command=RUN, **env):
-        """A run that answers."""
+        """A run that has become ready."""
         run = self.start(command, **env)
         wait_for("its introduction", lambda: "Order a phone: curl" in said(run) or run.poll() is not None)
         assert run.poll() is None, said(run)
@@ -89,7 +88,7 @@ class Shop:
             return None
 
     def processes(self):
-        """All that belong to this shop: they carry its SKALD_VAR, or work in its cluster."""
+        """All processes of this shop: with its SKALD_VAR in their environment, or working in its cluster."""
         mark, data, found = f"SKALD_VAR={self.var}\0".encode(), str(self.cluster() / "data"), []
         for entry in pathlib.Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -119,7 +118,7 @@ def said(run):
 
 
 def refused(run):
-    """What a run that must not start says."""
+    """The output of a run that must not start."""
     assert run.wait(START_SECONDS) != 0
     return said(run)
 
@@ -248,7 +247,7 @@ def test_start_after_everything_was_killed(used):
 
 
 def test_stale_pid_file_that_names_another_process(used):
-    """Process ids are given out again; a process of the same user would make PostgreSQL believe it already runs."""
+    """Process ids are reused; another process of the same user would make PostgreSQL believe it is already running."""
     used.serve()
     kill_all(used)
     file = used.cluster() / "data/postmaster.pid"
@@ -413,7 +412,7 @@ def test_folder_that_only_root_may_enter():
 
 
 def test_missing_packages_without_root_name_the_command():
-    """dpkg-query and sudo are stand-ins that know no package and give no right; the script runs as an ordinary user."""
+    """dpkg-query and sudo are stubs that know no package and grant nothing; the script runs as an ordinary user."""
     with tempfile.TemporaryDirectory(prefix="skald-run-") as folder:
         os.chmod(folder, 0o755)
         tools = pathlib.Path(folder) / "tools"

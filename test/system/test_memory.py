@@ -1,4 +1,4 @@
-"""The whole shop is small, and work does not make it grow."""
+"""The whole shop is small, and does not grow under load."""
 
 import pytest
 

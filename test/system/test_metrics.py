@@ -1,4 +1,4 @@
-"""Metrics: every one of docs/metrics.md is there, is well-formed, and moves when its cause happens."""
+"""Metrics: each one in docs/metrics.md exists, is well-formed, and changes when its event happens."""
 
 import concurrent.futures
 import contextlib
@@ -33,7 +33,7 @@ CLIENTS = 100
 
 @pytest.fixture(scope="module")
 def one():
-    """A whole shop in two workers, whose sagas ask again soon."""
+    """A whole shop with two workers and short saga retries."""
     with opened(OneShop(WORKERS="2", SAGA_ATTEMPT_TIMEOUT="300ms")) as shop:
         yield shop
 
@@ -46,7 +46,7 @@ def seven():
 
 @pytest.fixture(scope="module")
 def relay():
-    """Without a broker, which it does not need to tell how it is."""
+    """Without a broker, which it does not need to report its metrics."""
     nowhere = free_port()
     server = Relay(BILLING_DATABASE_URL=f"postgresql://127.0.0.1:{nowhere}/none", KAFKA_BROKERS=f"127.0.0.1:{nowhere}")
     try:
@@ -75,7 +75,7 @@ def total(shop, name, **labels):
 
 @contextlib.contextmanager
 def moving(shop, name, by=None, **labels):
-    """What happens inside raises the metric, by exactly that much where it is said."""
+    """The block raises the metric, by exactly the given amount if there is one."""
     before = total(shop, name, **labels)
     yield
     wanted = before + (by or 0)
@@ -91,7 +91,7 @@ def reaches(shop, name, value, **labels):
 
 @contextlib.contextmanager
 def locked(shop, service, table):
-    """Whoever needs the table's rows waits."""
+    """Locks the table's rows."""
     with contextlib.closing(shop.cluster.connect(shop.database(service))) as db, db.cursor() as cursor:
         db.autocommit = False
         cursor.execute(f"LOCK TABLE {table}")
@@ -116,7 +116,7 @@ def test_code_and_documentation_name_the_same(one, relay):
 
 
 def source_names():
-    """Names of metrics in the sources: the texts that are nothing else."""
+    """Names of metrics in the sources: string literals that consist of such a name."""
     pattern = re.compile(r'"((?:http|ktor_http|skald|notification|process)_[a-z_]+)"')
     found = set()
     for path in (ROOT / "src").rglob("*.c"):
@@ -288,7 +288,7 @@ def test_what_waits_for_the_database(one):
     asked = []
 
     def all_used():
-        """Which worker lets a request in is the kernel's choice, so it may take many until both have enough."""
+        """The kernel chooses the worker for a request, so it may take many until both have enough."""
         if len(asked) < CLIENTS:
             asked.append(pool.submit(one.post, "/payment/payment", payment()))
         return len(asked) >= 24 and total(one, "skald_db_connections", state="used") == 4
@@ -347,7 +347,7 @@ def test_a_saga_that_is_undone(one):
 
 
 def test_a_participant_that_is_away(seven):
-    """Everything that tells an operator which saga is stuck, and where."""
+    """All metrics that show an operator which saga is stuck, and where."""
     frozen = seven.servers["payment"].pids()
     labels = {"service": "order", "type": "order"}
     unanswered = {"server_port": str(seven.ports["payment"]), "error_type": "timeout"}
@@ -520,7 +520,7 @@ def test_process(one):
 
 
 def test_every_worker_shows_all(one):
-    """Whoever is asked: the numbers are the same when nothing happens."""
+    """Every worker reports the same numbers while nothing happens."""
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         for answer in pool.map(lambda _: one.get(f"/payment/payment/{uuid.uuid4()}"), range(200)):
             problem(answer, 404)
@@ -581,7 +581,7 @@ def test_takeovers_keep_the_age():
 
 
 def test_every_metric_is_tested():
-    """Names that no test of this file, nor of the logs', parked sagas' or Kafka's, ever asks about."""
+    """Lists metrics that no test of this file, of logs, parked sagas or Kafka checks."""
     files = [ROOT / f"test/system/{name}.py" for name in ("test_metrics", "test_logs", "test_parking")]
     text = "".join(path.read_text() for path in (*files, *(ROOT / "test/system/kafka").glob("test_*.py")))
     assert [name for name in documented() if name not in text] == []

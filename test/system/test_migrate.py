@@ -1,4 +1,4 @@
-"""`skald migrate` beside others: readers that hold locks, and other processes that make the replication slot."""
+"""`skald migrate` with concurrency: readers that hold locks, and other processes that create the replication slot."""
 
 import contextlib
 import socket
@@ -88,7 +88,7 @@ def run(cluster, sql, *values):
 
 @contextlib.contextmanager
 def transaction(cluster, sql):
-    """One that is left open."""
+    """A transaction that is left open."""
     with contextlib.closing(psycopg2.connect(cluster.url(), application_name="long reader")) as db:
         with db.cursor() as cursor:
             cursor.execute(sql)
@@ -139,7 +139,8 @@ VACUUMED = """SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum 
 
 
 def test_autovacuum_makes_way(cluster, started):
-    """PostgreSQL ends it for whoever waits for its lock, but not before deadlock_timeout, which is a second."""
+    """PostgreSQL cancels it when another session waits for its lock, but only after deadlock_timeout, which is a
+    second."""
     migrated(started)
     run(cluster, WITHOUT_TRACES)
     run(cluster, SLOW_VACUUM)
@@ -157,7 +158,7 @@ def test_autovacuum_makes_way(cluster, started):
 # ---- the slot ----
 
 def slot(cluster):
-    """Whether it is ready, and who uses it. None: it is not there."""
+    """Whether it is ready, and its active pid; None if it does not exist."""
     found = run(cluster, "SELECT confirmed_flush_lsn IS NOT NULL, active_pid FROM pg_replication_slots WHERE slot_name = %s",
                 SLOT)
     return found[0] if found else None
@@ -165,7 +166,7 @@ def slot(cluster):
 
 @contextlib.contextmanager
 def slot_held_up(cluster, started):
-    """A slot is being made for as long as a transaction is open that has written: both."""
+    """Yields a migration whose slot cannot be completed, and the open transaction with writes that it waits for."""
     migrated(started)
     run(cluster, "SELECT pg_drop_replication_slot(%s)", SLOT)
     with transaction(cluster, "SELECT pg_current_xact_id()") as writer:
@@ -217,7 +218,7 @@ def test_slot_of_another_kind_is_not_taken_for_ours(cluster, started):
 
 
 def test_slot_that_is_lost_is_told_of(cluster, started):
-    """Its events are gone, but Billing need not stand still for them."""
+    """Its events are lost, but Billing keeps running."""
     migrated(started)
     run(cluster, "ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
     cluster.stop()

@@ -1,6 +1,6 @@
-"""A real Prometheus on the seven services: every panel of every dashboard shows something, no alert fires while all is
-well, and the right ones fire for a stuck saga, a stopped consumer and a dead database, and end with them. What the
-other alerts fire for stands in their unit tests, which promtool runs here, too."""
+"""A real Prometheus on the seven services: every panel of every dashboard has data, no alert fires on a healthy shop,
+and the right ones fire for a stuck saga, a stopped consumer and a dead database, and resolve afterwards. The other
+alerts are covered by their unit tests, which promtool also runs here."""
 
 import contextlib
 import os
@@ -87,7 +87,7 @@ def test_runbook_names_what_there_is(page):
 
 
 def metrics_in(expression):
-    """The names of metrics in an expression, those of a histogram's series cut to the histogram's."""
+    """The names of metrics in an expression, with a histogram's suffixes removed."""
     bare = re.sub(r"\{[^}]*\}|\bby \([^)]*\)|\[[^]]*\]|\"[^\"]*\"", " ", expression)
     names = re.findall(r"\bservice:[\w:]+|\b(?:skald|http|process|notification|ktor|container|kube)_\w+|\bup\b|\bALERTS\b", bare)
     return {re.sub(r"_(bucket|count|sum)$", "", name) for name in names}
@@ -147,7 +147,7 @@ def prometheus(seven):
 
 
 def round_of_everything(shop, user):
-    """One of each thing that can happen to a shop while all is well; mostly good orders."""
+    """One of each event of a healthy shop; mostly successful orders."""
     for _ in range(4):
         ok(shop.post(SAGA, saga([line(price=1)], account=user["billingId"])))
     problem(shop.post(SAGA, saga(when=past())), 424)
@@ -174,7 +174,7 @@ def test_every_panel_shows_something_and_nothing_fires(seven, prometheus):
 
 
 def test_queries_of_the_runbooks_are_understood(seven):
-    """Those that do no harm."""
+    """Runs the read-only queries."""
     lines = {line.strip() for page in RUNBOOKS.glob("*.md") for line in page.read_text().splitlines()
              if line.startswith("    psql ") and "pg_drop" not in line}
     assert len(lines) > 5
@@ -184,7 +184,8 @@ def test_queries_of_the_runbooks_are_understood(seven):
 
 
 def test_stuck_saga(seven, prometheus):
-    """One that began ten minutes ago, by its row, and whose delivery answers neither the action nor its undoing."""
+    """A saga that began ten minutes ago, according to its row, and whose delivery responds neither to the action nor to
+    the compensation."""
     with seven.servers["delivery"].frozen():
         accepted = seven.post(SAGA, saga(), Prefer="respond-async")
         assert accepted.status == 202, accepted
@@ -202,7 +203,7 @@ def test_stuck_saga(seven, prometheus):
 
 @contextlib.contextmanager
 def closed_to_the_consumer(seven):
-    """Billing's database takes no new connection; Billing keeps those that it has."""
+    """Billing's database accepts no new connections; Billing keeps its existing ones."""
     run = lambda sql: seven.execute("order", sql)
     seven.forget_connections()
     run("ALTER DATABASE billing ALLOW_CONNECTIONS false")

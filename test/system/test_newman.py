@@ -1,4 +1,4 @@
-"""The two Postman collections, through newman, against a shop on another place than their defaults."""
+"""The two Postman collections, run by newman against a shop at a non-default address."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def place(kind, shop):
 @pytest.mark.parametrize("kind", ["global", "env"])
 @pytest.mark.parametrize("collection", COLLECTIONS)
 def test_collection(shop, tmp_path, collection, kind):
-    """Green on a shop that others have used; the second kind finds what the first has left."""
+    """They pass on a used shop; the second one finds what the first one left."""
     done, result = run(collection, tmp_path / "r.json", *place(kind, shop))
     assert done.returncode == 0, done.stdout + done.stderr
     assert result["failures"] == []
@@ -51,7 +51,7 @@ def test_environment_goes_before_globals(shop, tmp_path, collection):
 
 @pytest.mark.parametrize("collection", COLLECTIONS)
 def test_collection_fails_where_there_is_no_shop(tmp_path, collection):
-    """Otherwise green would mean nothing."""
+    """Otherwise a pass would mean nothing."""
     done, result = run(collection, tmp_path / "r.json", "--env-var", "baseUrl=127.0.0.1", "--env-var", "basePort=1")
     assert done.returncode != 0
     assert result["failures"]

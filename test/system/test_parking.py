@@ -1,4 +1,4 @@
-"""Sagas that cannot go on by themselves are parked, and what an operator can do: retry, skip, cancel."""
+"""Sagas that cannot continue by themselves are parked; operators can retry, skip and cancel."""
 
 import concurrent.futures
 import contextlib
@@ -59,7 +59,7 @@ def reaches(shop, order, *states):
 
 
 def park(shop, **request):
-    """The id of an order whose delivery cannot be compensated. The gate must be refusing."""
+    """The id of an order whose delivery refuses its compensation. The gate must be refusing."""
     answer = shop.post(SAGA, saga(when=past(), **request))
     assert answer.status == 202 and answer.json["state"] == "PARKED", answer
     assert answer.headers["location"] == f"/order/saga/{answer.json['id']}"
@@ -86,7 +86,7 @@ def assert_rolled_back(shop, order):
 
 
 def settle(shop, order):
-    """The gate being open."""
+    """The gate must be open."""
     assert done(retry(shop, order))
     return assert_rolled_back(shop, order)
 
@@ -96,7 +96,7 @@ def epoch(shop, order):
 
 
 def test_undoing_that_is_refused(seven):
-    """All else is compensated; then nothing is retried any more, and the order waits."""
+    """All other steps are compensated; then retries stop, and the order waits."""
     account, item = new_account(seven, 1000), set_stock(seven, 5)
     gate = seven.gates["delivery"]
     with gate.refusing("/cancel"):
@@ -117,7 +117,7 @@ def test_undoing_that_is_refused(seven):
 
 
 def test_parked_sagas_outlive_their_process(seven):
-    """A retry that is parked again shows that sagas were looked for; the other one was left alone."""
+    """A retried saga that is parked again proves that due sagas were claimed; the other one was left alone."""
     with seven.gates["delivery"].refusing("/cancel"):
         quiet, asked = park(seven), park(seven)
         seven.servers["order"].kill()
@@ -132,7 +132,7 @@ def test_parked_sagas_outlive_their_process(seven):
 
 
 def test_answer_comes_with_the_key(seven):
-    """Whoever asks again under the key learns of the end."""
+    """A retry with the same key gets the outcome."""
     key, body = str(uuid.uuid4()), saga(when=past())
     with seven.gates["delivery"].refusing("/cancel"):
         order = seven.post(SAGA, body, key=key).json["id"]
@@ -143,7 +143,7 @@ def test_answer_comes_with_the_key(seven):
 
 
 def test_outage_is_waited_for(seven):
-    """A step without a response is parked by time, not by number."""
+    """A participant without a response leads to parking by time, not by number of attempts."""
     gate = seven.gates["delivery"]
     with gate.refusing("/cancel", status=503):
         before = gate.refused
@@ -172,7 +172,7 @@ def test_skip(seven):
 
 
 def test_skipped_step_stays_skipped(seven):
-    """Also when the next step is in the way, and when another process goes on."""
+    """Even if the next step fails too, and if another process takes over."""
     account = new_account(seven, 1000)
     with seven.gates["delivery"].refusing("/cancel"), seven.servers["warehouse"].frozen():
         order = seven.post(SAGA, saga(when=past(), account=account), Prefer="respond-async").json["id"]
@@ -244,7 +244,7 @@ def test_what_no_command_can_do(seven):
 
 
 def test_cancel_by_another_process(seven, another):
-    """The one that drives the saga is fenced, and its client is told to look again."""
+    """The process that drives the saga is fenced, and its client is told to query the saga."""
     account, key = new_account(seven, 1000), str(uuid.uuid4())
     body = saga(account=account)
     with concurrent.futures.ThreadPoolExecutor(1) as pool, seven.servers["delivery"].frozen():
@@ -262,7 +262,8 @@ def test_cancel_by_another_process(seven, another):
 
 
 def test_cancel_against_the_end(seven, another):
-    """Many times, at whatever moment: an order is either canceled as the operator was told, or as good as any."""
+    """Repeatedly, at random moments: an order is either canceled, as the operator was told, or a normal successful
+    one."""
     account = new_account(seven, 100000)
 
     def both(i):
@@ -300,7 +301,7 @@ def test_registration(seven):
 
 
 def test_metrics(seven, another):
-    """Every process tells the same number, which outlives them; parking is counted where it happened."""
+    """Every process reports the same number, which survives them; parking is counted where it happened."""
     def parked(server):
         return metric(server, "skald_sagas_parked", type="order")
 
@@ -323,7 +324,7 @@ def test_metrics(seven, another):
 
 
 def test_audit_names_them(seven):
-    """They are neither wrong nor settled."""
+    """They are neither a violation nor settled."""
     with seven.gates["delivery"].refusing("/cancel"):
         orders = [park(seven), park(seven)]
     found = seven.audit()
@@ -337,7 +338,7 @@ def test_audit_names_them(seven):
 
 
 def test_process_that_ends_keeps_nothing(seven):
-    """Not even a saga that it took over and cannot read."""
+    """It keeps not even a saga that it took over and cannot read."""
     server = seven.servers["order"]
     seven.execute("order", 'INSERT INTO "order".saga (id, type, state, owner, due_at, input) VALUES '
                   "(gen_random_uuid(), 'unheard-of', 'RUNNING', '', clock_timestamp(), '{}')")
@@ -352,7 +353,7 @@ def test_process_that_ends_keeps_nothing(seven):
 
 
 def test_takeovers_leave_room_for_requests():
-    """A process that comes back to more sagas than it may drive goes on answering, and comes to all of them in time."""
+    """A process that restarts with more sagas than it may drive keeps serving, and completes all of them in time."""
     stuck, most, fibers = 100, 10, 64
     shop = SevenShops(SAGA_LEASE="3s")
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The life of the server's processes: an orderly end, workers that die, and a start behind a crash."""
+"""The server's processes: clean shutdown, workers that die, and a start after a crash."""
 
 import concurrent.futures
 import contextlib
@@ -40,7 +40,7 @@ def running(shop):
 
 @contextlib.contextmanager
 def held(shop, service, sql, *values):
-    """Whoever wants what the statement locks has to wait until the block is left."""
+    """Holds the statement's locks until the block ends."""
     db = shop.cluster.connect(shop.database(service))
     db.autocommit = False
     try:
@@ -124,7 +124,7 @@ def test_saga_in_flight_is_finished_before_the_end(shop):
 
 @pytest.mark.timed
 def test_the_end_is_bounded(shop):
-    """A request that cannot be finished does not keep the server for ever."""
+    """A request that cannot be finished does not keep the server running indefinitely."""
     account = new_account(shop, 100)
     with concurrent.futures.ThreadPoolExecutor(2) as pool, locked(shop, account):
         def buy():
@@ -181,7 +181,7 @@ def test_a_drain_that_waits_for_a_silent_service_is_idle():
 
 @pytest.mark.timed
 def test_unready_process_serves_on_for_the_delay(shop):
-    """So that whoever spreads requests over several can see it before anybody is turned away."""
+    """So that a load balancer can notice before any request is refused."""
     with opened(OneShop(WORKERS=2, DRAIN_DELAY="3s")) as one:
         with one.connect() as kept:
             began = time.monotonic()
@@ -204,7 +204,7 @@ def not_ready(shop):
 
 
 def test_a_kept_connection_begins_nothing_once_the_end_has_begun():
-    """While what was begun is still being finished. A worker hears of the end later than the one who lets in."""
+    """While running requests are being finished. A worker learns of the shutdown later than the supervisor."""
     with opened(OneShop(WORKERS=1, DRAIN_TIMEOUT="30s")) as one, contextlib.ExitStack() as open_connections:
         account, other = new_account(one, 100), new_account(one, 100)
         request = f"PUT /billing/billing/{other}/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()
@@ -247,7 +247,7 @@ def ask(kept, request):
 
 
 def test_no_request_of_a_kept_connection_is_begun_and_cut(shop):
-    """Each has a whole answer, or it was not done."""
+    """Each has a complete response, or was not executed."""
     accounts = [new_account(shop, 0) for _ in range(8)]
     answered = threading.Semaphore(0)
 
@@ -281,7 +281,7 @@ def test_no_request_of_a_kept_connection_is_begun_and_cut(shop):
 
 
 def test_all_that_an_end_can_take_is_within_its_bound():
-    """The sagas of two services that cannot be given back, and lines of the log that nobody acknowledges."""
+    """The sagas of two services that cannot be released, and log lines that are never acknowledged."""
     with Receiver(reads=False) as nobody, opened(OneShop(WORKERS=1, DRAIN_TIMEOUT="1s",
                                                          LOG_FORWARD=f"127.0.0.1:{nobody.port}")) as one:
         def register():
@@ -321,7 +321,7 @@ def test_killed_worker_is_replaced(shop):
 
 
 def test_killed_master_leaves_no_worker_behind(shop):
-    """An orphan would go on taking connections from the port beside its successor."""
+    """An orphan would keep accepting connections on the port, next to its successor."""
     os.kill(shop.server.process.pid, signal.SIGKILL)
     shop.server.wait()
     shop.start()
@@ -330,7 +330,7 @@ def test_killed_master_leaves_no_worker_behind(shop):
 
 @pytest.mark.timed
 def test_workers_killed_under_load(shop):
-    """Each time the other one goes on; whoever got no answer asks again under the key."""
+    """Each time the other worker continues; requests without a response are retried with the same key."""
     account, item, user = new_account(shop, 100000), set_stock(shop, 100000), new_user(shop)
     body = saga([line(item, 1, 1)], account=account)
     ended, sent, errors = threading.Event(), [], []
@@ -389,7 +389,7 @@ def test_keys_live_through_a_crash(shop):
 
 
 def test_accepted_sagas_live_through_a_crash(shop):
-    """202 is a promise: whoever gets one finds an end, though the server dies before it."""
+    """202 is a guarantee: such a saga reaches its end even if the server dies before it."""
     item = set_stock(shop, 1000)
     locations = []
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""Creating, reading, changing and removing, the same for every kind of object."""
+"""Create, read, update and delete, the same for every kind of object."""
 
 import dataclasses
 import typing
@@ -42,7 +42,7 @@ changeable = pytest.mark.parametrize("kind", [k for k in KINDS.values() if k.cha
 
 
 def same(found, sent):
-    """Whether the answer holds what was sent; order lines get ids of their own, a time may be written shorter."""
+    """Whether the response contains what was sent; order lines get ids, and a time may be written shorter."""
     for name, value in sent.items():
         if name == "contents":
             assert len(found[name]) == len(value)
@@ -158,7 +158,7 @@ def test_statuses(shop, name, statuses):
     ("1.5E1", "15"), ("0.1", "0.1"), ("0.3", "0.3"), ("9007199254740993", "9007199254740993"),
     ("70368744177664.01", "70368744177664.01"), ("89999999999999999.99", "89999999999999999.99")])
 def test_money_is_exact(shop, written, meant):
-    """Binary floating point would miss the last digits of some of these."""
+    """Binary floating point would lose the last digits of some of these."""
     body = '{"orderId":"%s","cost":%s,"status":"SUCCESS"}' % (uuid.uuid4(), written)
     answer = shop.post("/payment/payment", body)
     assert ok(answer)["cost"] == Decimal(meant)

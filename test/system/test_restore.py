@@ -1,4 +1,5 @@
-"""The drill of docs/backup.md: what a restored backup holds, what the audit says of it, how what is missing comes back."""
+"""The recovery drill of docs/backup.md: what a restored backup contains, what the audit finds, and how missing events
+are republished."""
 
 import contextlib
 import pathlib
@@ -57,7 +58,7 @@ def place(shop, account=None):
 
 @contextlib.contextmanager
 def orders_coming_in(shop):
-    """Orders one after another in the background; gives the list of those that were answered."""
+    """Places orders one by one in the background; yields the list of the acknowledged ones."""
     placed, stop = [], threading.Event()
 
     def work():
@@ -75,7 +76,7 @@ def orders_coming_in(shop):
 
 
 def come_back(shop):
-    """What an operator does behind a restore: the databases are there, so migrate and start."""
+    """The operator's steps after restoring the databases: migrate and start."""
     shop.migrate()
     shop.start()
     wait_for("the end of all sagas", lambda: shop.in_flight() == 0, 60 * SLOWER)
@@ -162,7 +163,7 @@ def test_dumps_of_a_resting_shop_are_whole(seven, tmp_path):
 
 
 def test_dumps_in_a_new_cluster_keep_the_order_of_notifications(seven, tmp_path):
-    """The positions in its log begin anew, below those that the notifications have."""
+    """Its WAL positions start again, below those of the notifications."""
     user = new_user(seven)
     for _ in range(3):
         seven.query("billing", "SELECT pg_logical_emit_message(false, 'fill', 'x'), pg_switch_wal()")
@@ -187,7 +188,8 @@ def test_dumps_in_a_new_cluster_keep_the_order_of_notifications(seven, tmp_path)
 
 
 def restore_torn(shop, older, folder):
-    """One database is from before an order, the others from behind it. Returns that order and one from before both."""
+    """Restores one database from before an order, the others from after it. Returns that order and one from before
+    both."""
     first = place(shop)
     shop.settle()
     dump(shop, older, folder)
@@ -211,7 +213,7 @@ def test_audit_tells_a_participant_older_than_the_orders(seven, tmp_path):
 
 
 def test_orders_older_than_the_participants_are_found_by_comparing(seven, tmp_path):
-    """A payment may belong to an order of somebody else's, so the audit has nothing against it."""
+    """A payment may belong to an order recorded elsewhere, so the audit does not report it."""
     first, torn = restore_torn(seven, "order", tmp_path)
     assert seven.audit().returncode == 0
     known = {row[0] for row in seven.query("order", 'SELECT id::text FROM "order".orders')}

@@ -1,4 +1,4 @@
-"""What has ended is deleted when its time is over, however much of it there is and however slow that goes."""
+"""Expired rows are deleted, however many there are and however slow deletion is."""
 
 import uuid
 
@@ -32,7 +32,7 @@ def shop():
 
 
 def slow_down(shop, table):
-    """Deleting a row of it takes a millisecond."""
+    """Makes deleting a row take a millisecond."""
     shop.execute("order", f"""
         CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN PERFORM pg_sleep(0.001); RETURN OLD; END $$;
@@ -44,7 +44,7 @@ def count(shop, table):
 
 
 def test_old_sagas(shop):
-    """Also what operators did to them; what is young, or has not ended, stays."""
+    """Including the operators' commands; recent and unfinished sagas stay."""
     shop.server.stop()
     shop.execute("order", OLD_SAGAS, MANY)
     shop.execute("order", OLD_TRAIL)
@@ -57,7 +57,7 @@ def test_old_sagas(shop):
 
 
 def test_old_keys(shop):
-    """Those of the last day stay, and those whose request has not ended."""
+    """Keys of the last day stay, and those whose request has not ended."""
     key, body = str(uuid.uuid4()), payment()
     first = ok(shop.post("/payment/payment", body, key=key))
     shop.server.stop()

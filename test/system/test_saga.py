@@ -24,14 +24,14 @@ def participants(shop, order):
 
 
 def assert_nothing_holds(shop, order):
-    """All that the saga had made is canceled."""
+    """Checks that everything the saga created is canceled."""
     assert ok(shop.get(f"/order/order/{order}"))["status"] == "CANCELED"
     for service, statuses in participants(shop, order).items():
         assert not {"SUCCESS", "RESERVED", "SCHEDULED"} & set(statuses), (service, statuses)
 
 
 def rolled_back(shop, answer, step):
-    """The body of a 424 in which this step is to blame."""
+    """The body of a 424 caused by this step."""
     body = problem(answer, 424)
     assert body["status"] == ROLLED_BACK
     assert body["step"] == step
@@ -60,7 +60,7 @@ def test_success(shop):
 
 
 def test_answer_is_complete_at_once(shop):
-    """What the answer says is stored everywhere before it is given."""
+    """Everything in the response is stored before it is sent."""
     for _ in range(20):
         order = ok(shop.post(PATH, saga([line(), line()])))[0]["id"]
         assert participants(shop, order) == {"payment": ["SUCCESS"], "warehouse": ["RESERVED"] * 2,
@@ -96,7 +96,7 @@ def test_wallet_may_be_emptied(shop):
 
 
 def resources(shop):
-    """A wallet, an item and a slot that would do."""
+    """A sufficient wallet, item and slot."""
     return new_account(shop, 1000), set_stock(shop, 10), set_slot(shop, 2)
 
 
@@ -107,7 +107,7 @@ def assert_untouched(shop, account, item, when):
 
 
 def assert_refunded_once(shop, account):
-    """Whether the money had been taken before another step failed is a matter of chance; that it is back is not."""
+    """The money may or may not have been taken before another step failed; in either case it must be back."""
     operations = history(shop, account)[1:]
     assert operations in ([], [("BUY", "SUCCESS"), ("REFUND", "SUCCESS")])
 
@@ -164,7 +164,7 @@ def test_everything_fails_at_once(shop):
 
 
 def test_rolled_back_money_comes_back_every_time(shop):
-    """Many times, because what had been reached when a step failed is different each time."""
+    """Repeated, because the progress at the time of the failure differs each time."""
     account = new_account(shop, 200)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: shop.post(PATH, saga(when=past(), account=account)), range(40)))
@@ -193,7 +193,7 @@ def test_many_orders_for_too_little_of_everything(shop):
 
 
 def test_last_piece_goes_to_exactly_one(shop):
-    """Only stock is short, so that nothing gives back what another could have had."""
+    """Only stock is scarce, so no rollback returns an item that another order could have taken."""
     item = set_stock(shop, 5)
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: shop.post(PATH, saga([line(item)])), range(16)))
@@ -202,7 +202,7 @@ def test_last_piece_goes_to_exactly_one(shop):
 
 
 def poll(shop, location):
-    """The saga's end."""
+    """Waits for the saga's end and returns it."""
     def ended():
         view = ok(shop.get(location))
         return view if view["state"] in ENDED else None

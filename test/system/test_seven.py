@@ -1,4 +1,4 @@
-"""Seven services in processes of their own, each with its own database: the same shop."""
+"""Seven services in separate processes, each with its own database: the same behaviour."""
 
 import contextlib
 import time
@@ -73,7 +73,7 @@ def test_four_notifications(seven):
 
 @contextlib.contextmanager
 def away(seven, name):
-    """The process is killed, and started again behind the block."""
+    """Kills the process, and restarts it after the block."""
     seven.servers[name].kill()
     try:
         yield
@@ -91,7 +91,8 @@ def state(seven, order):
 
 @pytest.mark.parametrize("name,gone", [("payment", away), ("payment", frozen), ("billing", frozen), ("warehouse", away)])
 def test_participant_that_is_gone_for_long(seven, name, gone):
-    """The order is given up, and what the participant may have done is undone when it is back: not a cent is lost."""
+    """The order is rolled back, and the participant's possible action is compensated when it is back: not a cent is
+    lost."""
     account, item = new_account(seven, 1000), set_stock(seven, 5)
     with gone(seven, name):
         accepted = seven.post(SAGA, saga([line(item, 2)], account=account), Prefer="respond-async")
@@ -107,7 +108,7 @@ def test_participant_that_is_gone_for_long(seven, name, gone):
 
 
 def test_participant_that_is_gone_for_a_moment(seven):
-    """Asked again until it is back: the order is as good as any."""
+    """It is retried until it is back, and the order succeeds."""
     with away(seven, "delivery"):
         accepted = seven.post(SAGA, saga(), Prefer="respond-async")
         order = accepted.headers["location"].rsplit("/", 1)[1]
@@ -127,7 +128,7 @@ def test_others_go_on_beside_one_that_is_frozen(seven):
 
 
 def test_registration_without_billing_leaves_no_user_behind(seven):
-    """Neither a user without an account nor an account without a user, whatever the client was told."""
+    """Neither a user without an account nor an account without a user, whatever the response was."""
     body = person()
     with away(seven, "billing"):
         answer = seven.post("/user/user", body)
@@ -189,7 +190,7 @@ def test_order_service_dies_in_the_middle(seven):
 
 
 def test_ending_order_process_hands_its_sagas_over(seven):
-    """Nobody waits for its lease, which here is longer than the test."""
+    """Takeover does not wait for the lease, which is longer than the test."""
     settings = seven.settings() | {"SAGA_LEASE": "60s", "DRAIN_TIMEOUT": "1s"}
     leaving, staying = Server("order", **settings), Server("order", **settings)
     try:
@@ -212,7 +213,7 @@ def test_ending_order_process_hands_its_sagas_over(seven):
 
 
 def test_ending_order_process_finishes_what_it_can(seven):
-    """A saga that nobody waits for is no less finished than one with a client."""
+    """A saga without a waiting client is finished as well."""
     leaving = Server("order", **seven.settings() | {"SAGA_LEASE": "600s"})
     try:
         leaving.start()

@@ -1,4 +1,4 @@
-"""`skald smoke` against shops that are well and that are not."""
+"""`skald smoke` against healthy and broken shops."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Stock and delivery slots: what is promised never exceeds what there is."""
+"""Stock and delivery slots: reservations never exceed what is available."""
 
 import concurrent.futures
 import uuid
@@ -100,7 +100,7 @@ def test_many_at_once_never_take_more_than_there_is(shop):
 
 
 def test_many_at_once_with_items_in_opposite_order(shop):
-    """Locks taken in the order of the request would make deadlocks of these."""
+    """Locking in the order of the request would deadlock these."""
     one, other = set_stock(shop, 100), set_stock(shop, 100)
     pair = [reservation(item=one), reservation(item=other)]
     with concurrent.futures.ThreadPoolExecutor(16) as pool:

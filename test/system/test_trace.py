@@ -36,7 +36,7 @@ def header(trace, span, flags="01"):
 
 
 def lines(shop, **wanted):
-    """Of all servers, up to now: who has answered once more has written what was before."""
+    """All lines of all servers so far: a server that has responded once more has written everything before."""
     for server in shop.servers.values():
         assert server.client.get("/livez").status == 200
     return [one for server in shop.servers.values() for one in records(server)
@@ -44,7 +44,7 @@ def lines(shop, **wanted):
 
 
 def noted(shop, trace, count=1):
-    """Notification's lines of the trace, once it has as many as there are operations."""
+    """Notification's lines of the trace, once there is one per operation."""
     return wait_for("Notification's lines", lambda: (found := lines(shop, trace_id=trace, logger_name="notification",
                                                                     message="noted")) and len(found) >= count and found)
 
@@ -146,7 +146,7 @@ def test_every_line_about_a_request_a_saga_or_an_event_has_its_trace(traced):
 
 
 class Tap:
-    """Passes connections on to a port, and keeps what the clients say."""
+    """Forwards connections to a port, and records what the clients send."""
 
     def __init__(self):
         self.socket = socket.create_server(("127.0.0.1", 0))
@@ -174,7 +174,7 @@ class Tap:
             sink.shutdown(socket.SHUT_RDWR)
 
     def close(self):
-        """When both sides of every connection have gone."""
+        """Waits until both sides of every connection are closed."""
         self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
         for thread in self.threads:
@@ -216,8 +216,8 @@ def test_a_saga_taken_over_goes_on_with_its_trace():
 
 
 def test_operations_older_than_the_publication_with_traces_are_not_lost():
-    """An upgrade: the slot still holds what was written before the publication was made. Once that is read, the
-    publication is."""
+    """An upgrade: the slot still has WAL from before the publication was created. Once that is read, the new
+    publication is used."""
     again = "publication billing_pub_traced is read again"
     with opened(OneShop(**DEBUG)) as shop:
         user = new_user(shop)

@@ -1,4 +1,5 @@
-"""The gates can fail, and only where they should: each gets small trees that break one rule, and one that breaks none."""
+"""The gates fail when they should, and only then: each gets small trees that break one rule, and one that breaks
+none."""
 
 import pathlib
 import subprocess

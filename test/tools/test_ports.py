@@ -1,4 +1,4 @@
-"""Ports for servers of the tests."""
+"""Ports for the tests' servers."""
 
 import pathlib
 import socket
@@ -20,7 +20,7 @@ def test_no_port_is_given_twice():
 
 
 def test_no_connection_could_take_one():
-    """Of as many as are there, so that no row spans what is left out."""
+    """Uses all available ports, so that no range can span an excluded one."""
     low, high = map(int, ports.OUTGOING.read_text().split())
     assert not [port for port in given((ports.LAST - ports.FIRST) // ROW) if low <= port <= high or port > ports.LAST]
 

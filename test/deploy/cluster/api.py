@@ -31,7 +31,7 @@ def run(*command):
 
 
 def lay_out_tools(folder, helm):
-    """kubectl and one of the two Helms, under the names that the scripts call."""
+    """Installs kubectl and one of the two Helm versions under the names that the scripts use."""
     folder.mkdir()
     for name, program in {"kubectl": "kubectl", "helm": helm}.items():
         (folder / name).symlink_to(run(SERVER, "tool", program))
@@ -91,7 +91,7 @@ class Api:
         return self.call("PATCH", path, body, form="application/merge-patch+json")
 
     def remove(self, path):
-        """And waits until it has gone."""
+        """Deletes it and waits until it is gone."""
         self.call("DELETE", path)
         self.until(f"the end of {path}", lambda: self.get(path) is None)
 
@@ -105,14 +105,14 @@ class Api:
                     yield path, resource
 
     def objects(self):
-        """Every object there is, as (kind, namespace, name, uid)."""
+        """All objects, as (kind, namespace, name, uid)."""
         return {(resource["name"], item["metadata"].get("namespace", ""), item["metadata"]["name"],
                  item["metadata"].get("uid", ""))
                 for path, resource in self.resources() if resource["name"] not in RESTLESS
                 for item in self.items(f"{path}/{resource['name']}")}
 
     def kubeconfig(self, user=""):
-        """The administrator's, or that of a user in whose name the administrator asks."""
+        """The administrator's kubeconfig, or one that impersonates a user."""
         config = json.loads(json.dumps(self.config))
         if user:
             config["users"][0]["user"]["as"] = user
@@ -122,7 +122,7 @@ class Api:
 
 
 class Double:
-    """In the place of operators and nodes: says that all is well."""
+    """Stands in for operators and nodes: reports everything as ready."""
 
     def __init__(self, api):
         self.api, self.ended, self.failure = api, threading.Event(), None

@@ -77,7 +77,7 @@ data:
 
 
 def to_yaml(documents):
-    """As definitions are written: a document begins with ---, a member of spec with two spaces."""
+    """In the usual format of definitions: a document begins with ---, a member of spec with two spaces."""
     return "".join("---\n" + block(document) for document in documents)
 
 

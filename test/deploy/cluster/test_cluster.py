@@ -1,4 +1,5 @@
-"""install.sh and delete.sh against a real API server: twice in a row, stopped and resumed, and what is left behind."""
+"""install.sh and delete.sh against a real API server: repeated, interrupted and resumed runs, and what is left
+behind."""
 
 import os
 import subprocess
@@ -65,7 +66,7 @@ def helm(api, tools):
 
 @pytest.fixture
 def untouched(api, script):
-    """What was there before is there behind the test, and nothing else."""
+    """Checks that the test leaves exactly the objects that existed before."""
     before = settled(api)
     yield before
     status, said = script("delete.sh", "--yes")
@@ -74,7 +75,7 @@ def untouched(api, script):
 
 
 def settled(api):
-    """All objects, once two looks find the same: the server itself registers groups with some delay."""
+    """All objects, once two lists are equal: the server registers API groups with some delay."""
     last = None
     while last != (last := api.objects()):
         pass
@@ -128,7 +129,7 @@ def test_twice_in_a_row(api, install, untouched):
 
 
 def test_stopped_run_goes_on(api, install, untouched):
-    """As a run leaves it that was killed in the middle of a release."""
+    """The state left by a run that was killed during a release."""
     status, said = install("--without-logging", "--without-monitoring", "--events=wal")
     assert status == 0, said
     secret = "/api/v1/namespaces/skald/secrets/sh.helm.release.v1.skald.v1"
@@ -140,7 +141,7 @@ def test_stopped_run_goes_on(api, install, untouched):
 
 
 def test_run_that_ended_before_its_first_record_goes_on(api, install, untouched):
-    """The namespace bears the mark; so it goes with the shop, though this run did not make it."""
+    """The namespace has the mark, so it is deleted with the shop although this run did not create it."""
     api.create("/api/v1/namespaces", {"metadata": {"name": "skald", "labels": {
         "app.kubernetes.io/managed-by": "skald-install"}}})
     status, said = install("--without-logging", "--without-monitoring", "--events=wal")
@@ -149,7 +150,7 @@ def test_run_that_ended_before_its_first_record_goes_on(api, install, untouched)
 
 
 def test_stopped_removal_is_no_obstacle(api, install, untouched):
-    """As delete.sh leaves it that was killed in the middle of a release."""
+    """The state left by a delete.sh that was killed during a release."""
     status, said = install("--without-logging", "--without-monitoring", "--events=wal")
     assert status == 0, said
     secret = "/api/v1/namespaces/skald/secrets/sh.helm.release.v1.skald.v1"
@@ -216,7 +217,7 @@ def test_database_of_others_keeps_the_operator(api, install, script, untouched):
 
 
 def test_what_others_have_in_the_namespace_stays(api, install, script, untouched):
-    """And with it the operators, and the definitions, that it lives by."""
+    """So do the operators and definitions that it needs."""
     api.create("/api/v1/namespaces", {"metadata": {"name": "skald"}})
     status, said = install("--without-logging", "--without-monitoring")
     assert status == 0, said

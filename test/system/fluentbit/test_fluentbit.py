@@ -1,4 +1,4 @@
-"""A real Fluent Bit with our configurations, between the shop or a node's container logs and a real OpenSearch."""
+"""A real Fluent Bit with the project's configurations, between the shop or container logs and a real OpenSearch."""
 
 import concurrent.futures
 import json
@@ -64,7 +64,7 @@ def agent(opensearch, tmp_path):
 
 
 def wait_for_lines(opensearch, count):
-    """All are there, and none twice."""
+    """Waits until all lines are stored, and checks for duplicates."""
     wait_for(f"{count} lines", lambda: opensearch.count() >= count, PATIENCE * SLOWER, pause=0.5)
     assert opensearch.count() == count
 
@@ -80,12 +80,12 @@ def canonical(record):
 
 
 def of_workers(shop):
-    """What is forwarded of all that was written."""
+    """The lines that workers forward, out of everything written."""
     return [one for server in shop.servers.values() for one in records(server) if one["thread_name"] != "main"]
 
 
 def distinct(lines):
-    """Alike to the last letter in one millisecond they are one line, as two connections that are made at once."""
+    """Identical lines of the same millisecond are stored once, such as two connections opened at the same time."""
     return set(map(canonical, lines))
 
 
@@ -96,7 +96,7 @@ def forwarding(agent, **settings):
 # ---- forwarded ----
 
 def test_failed_saga_is_found_by_its_id(opensearch, agent):
-    """Every line of every service arrives as it was written, and is acknowledged."""
+    """Every line of every service arrives unchanged and is acknowledged."""
     with opened(SevenShops(**forwarding(agent))) as shop:
         user = new_user(shop)
         assert refill(shop, user["billingId"], 200)
@@ -116,7 +116,7 @@ def test_failed_saga_is_found_by_its_id(opensearch, agent):
 
 
 def ask(shop, count):
-    """Seconds of the slowest of so many requests; each writes a line at least."""
+    """The duration in seconds of the slowest of the given number of requests; each logs at least one line."""
     def one(_):
         began = time.monotonic()
         assert shop.get(f"/payment/payment/{uuid.uuid4()}").status == 404
@@ -126,7 +126,7 @@ def ask(shop, count):
 
 
 def test_killed_under_load(opensearch, agent):
-    """Nobody waits for it, what it has acknowledged arrives, and what was lost meanwhile has been counted."""
+    """Requests do not wait for it, acknowledged lines arrive, and dropped lines are counted."""
     with opened(OneShop(WORKERS=1, **forwarding(agent))) as shop:
         dropped = lambda: metric(shop.server, "skald_log_dropped_total", output="forward")
         forwarded = lambda: metric(shop.server, "skald_log_forwarded_total")
@@ -173,7 +173,7 @@ def test_lines_of_containers(opensearch, agent):
 
 
 def test_lines_wait_for_the_template(opensearch, agent):
-    """As with an OpenSearch that was just made: it takes none before it is set up."""
+    """A new OpenSearch accepts no lines until setup.sh has run."""
     until_then = yaml.safe_load(VALUES["config"]["opensearch.yml"])["action.auto_create_index"]
     opensearch.call("_cluster/settings", {"persistent": {"action.auto_create_index": until_then}}, "PUT")
     agent.container("early").write_bytes(container_log([b"early"]))
@@ -193,7 +193,7 @@ def test_other_namespaces_are_left_alone(opensearch, agent):
 
 
 def test_no_line_changes_the_mapping(opensearch, agent, tmp_path):
-    """Lines of all kinds, ours and others', and not one is refused."""
+    """Mixed lines, the shop's and foreign ones; none is rejected."""
     write_lines(tmp_path / "all", LINES)
     agent.container("all").write_bytes(container_log((tmp_path / "all").read_bytes().splitlines()))
     wait_for_lines(opensearch, LINES)
@@ -202,7 +202,7 @@ def test_no_line_changes_the_mapping(opensearch, agent, tmp_path):
 
 
 def test_goes_on_where_it_was_killed(opensearch, agent):
-    """Each line once, whatever it had read, sent or noted."""
+    """Each line arrives once, at whatever point it was killed."""
     total = 0
     with open(agent.container("growing"), "ab") as file:
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""What the system tests share: a PostgreSQL cluster, server processes, an HTTP client, and what is asked of answers."""
+"""Shared by the system tests: a PostgreSQL cluster, server processes, an HTTP client, and checks of responses."""
 
 import pathlib
 import sys

@@ -1,4 +1,4 @@
-"""What is asked of answers."""
+"""Checks of responses."""
 
 import uuid
 
@@ -24,7 +24,7 @@ def done(answer):
 
 
 def problem(answer, status, pointer=None):
-    """The body of a problem (RFC 9457) with this status, and for a field at fault with exactly this JSON pointer."""
+    """The body of a problem (RFC 9457) with this status and, for an invalid field, exactly this JSON pointer."""
     assert answer.status == status, answer
     assert media_type(answer) == "application/problem+json", answer
     body = answer.json
@@ -37,7 +37,7 @@ def problem(answer, status, pointer=None):
 
 
 def refused(answer):
-    """A no of the shop's rules: 409, or 422 where a field is to blame."""
+    """A refusal by the shop's rules: 409, or 422 for an invalid field."""
     assert answer.status in (409, 422), answer
     return problem(answer, answer.status)
 

@@ -1,4 +1,4 @@
-"""An HTTP client that hides nothing: each call is one connection and one request; an answer keeps its bytes."""
+"""A transparent HTTP client: each call is one connection and one request; responses keep their bytes."""
 
 import decimal
 import http.client
@@ -23,7 +23,7 @@ class Answer:
 
 
 def encode(body):
-    """What is no text yet becomes JSON. A Decimal keeps its digits."""
+    """Encodes anything but text as JSON. A Decimal keeps its digits."""
     if body is None or isinstance(body, bytes):
         return body
     if isinstance(body, str):
@@ -41,7 +41,7 @@ def encode(body):
 
 
 class Client:
-    """locate(path) says which (host, port) answers for a path."""
+    """locate(path) returns the (host, port) that serves a path."""
 
     def __init__(self, locate):
         self.locate = locate
@@ -75,12 +75,12 @@ class Client:
         return self.request("DELETE", path, **options)
 
     def connect(self, path="/health", timeout=TIMEOUT):
-        """A bare connection, for what no HTTP library would send."""
+        """A raw connection, for bytes that no HTTP library would send."""
         return Connection(socket.create_connection(self.locate(path), timeout=timeout))
 
 
 class Connection:
-    """A socket whose answers are read one by one. What is not said here is the socket's own."""
+    """A socket whose responses are read one by one. Other attributes are the socket's."""
 
     def __init__(self, bare):
         self.bare = bare
@@ -100,7 +100,7 @@ class Connection:
         self.bare.close()
 
     def makefile(self, *_):
-        """For HTTPResponse, which closes what it reads from, with the beginning of the next answer in it."""
+        """For HTTPResponse, which closes its file and would lose the buffered beginning of the next response."""
         return Kept(self.file)
 
 
@@ -116,7 +116,7 @@ class Kept:
 
 
 def read_answer(connection):
-    """The next answer on a bare connection. None: it was closed or reset instead."""
+    """The next response on a raw connection, or None if it was closed or reset."""
     response = http.client.HTTPResponse(connection)
     try:
         response.begin()

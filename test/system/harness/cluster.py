@@ -1,4 +1,4 @@
-"""A PostgreSQL cluster of its own, started by tools/cluster and removed with everything in it."""
+"""A private PostgreSQL cluster, started by tools/cluster and removed with all its data."""
 
 import atexit
 import contextlib
@@ -72,7 +72,7 @@ class Cluster:
         self.start()
 
     def listen(self, address, subnet, password):
-        """It also takes the password from this network, at this address of this machine."""
+        """Also listens on this address, with password authentication for this network."""
         with contextlib.closing(self.connect()) as db, db.cursor() as cursor:
             cursor.execute("ALTER ROLE skald PASSWORD %s", (password,))
             cursor.execute("ALTER SYSTEM SET listen_addresses = %s", (address,))
@@ -91,7 +91,7 @@ class Cluster:
         return found
 
     def kill(self):
-        """As a power cut for PostgreSQL: all of it at once, nothing written any more."""
+        """Like a power failure: kills all processes at once, nothing more is written."""
         killed = self.processes()
         self.signal(killed, signal.SIGKILL)
         # One that still waits for the disk has left its folder, but keeps its sockets open.
@@ -99,7 +99,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def frozen(self):
-        """PostgreSQL is there, holds its connections open, and answers nothing."""
+        """PostgreSQL keeps its connections open but does not respond."""
         pids = self.processes()
         try:
             self.signal(pids, signal.SIGSTOP)
@@ -120,7 +120,7 @@ class Cluster:
         self.copy_database("template1", name)
 
     def copy_database(self, source, name):
-        """Nobody may be connected to the source."""
+        """The source must have no connections."""
         with contextlib.closing(self.connect("postgres")) as db, db.cursor() as cursor:
             cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
 

@@ -1,4 +1,4 @@
-"""Customers of a shop: they order, register, pay and look without a pause, and never ask twice."""
+"""Customers who order, register, pay and read continuously, and never retry."""
 
 import concurrent.futures
 import contextlib
@@ -61,7 +61,7 @@ class Customers:
 
     @contextlib.contextmanager
     def going(self, clients):
-        """They come and go until the block ends."""
+        """Customers come and go until the block ends."""
         with concurrent.futures.ThreadPoolExecutor(clients) as pool:
             working = [pool.submit(self.work) for _ in range(clients)]
             try:
@@ -75,7 +75,7 @@ class Customers:
 
     @contextlib.contextmanager
     def served(self, what):
-        """Enough of them meanwhile, and everyone."""
+        """Checks that enough customers came, and that all were served."""
         before = self.count
         yield
         print(f"\n{what}: {self.count - before} requests meanwhile", end="")
@@ -83,7 +83,7 @@ class Customers:
         assert not self.failed, (what, self.failed[:5])
 
     def check(self):
-        """Everyone was served, once, and the accounts agree."""
+        """Checks that everyone was served exactly once and that the accounts agree."""
         assert not self.failed, self.failed[:5]
         assert all(ok(answer)[0]["status"] == "SUCCESS" for answer in self.orders)
         self.shop.settle()

@@ -27,7 +27,7 @@ def run(*arguments, timeout=60, **options):
 
 
 def docker(*arguments, **options):
-    """What it prints; it must succeed."""
+    """Its output; it must succeed."""
     done = run(*arguments, **options)
     assert done.returncode == 0, f"docker {' '.join(map(str, arguments))}: {done.stderr}{done.stdout[-2000:]}"
     return done.stdout.strip()
@@ -38,13 +38,13 @@ def inspect(kind, name):
 
 
 def build(name, *options):
-    """IMAGE_BUILD_OPTIONS holds what this machine needs beyond the Dockerfile, say another base."""
+    """IMAGE_BUILD_OPTIONS has additional options for this machine, such as another base."""
     more = shlex.split(os.environ.get("IMAGE_BUILD_OPTIONS", ""))
     docker("build", *more, *options, "--file", DOCKERFILE, "--tag", name, ROOT, timeout=1800)
 
 
 class Network:
-    """A bridge of its own, on which addresses can be chosen. This machine has the first of them."""
+    """A private bridge with chosen addresses. This machine has the first one."""
 
     def __init__(self):
         self.name = f"skald-test-{os.getpid()}"
@@ -75,7 +75,7 @@ def environment(settings):
 
 
 class Container:
-    """One that serves, at an address of its own."""
+    """A serving container at its own address."""
 
     def __init__(self, image, network, address, name, arguments, hosts, settings):
         self.name, self.address = name, address
@@ -101,7 +101,7 @@ class Container:
         return done.stdout + done.stderr
 
     def memory(self):
-        """MB it holds, as its limit counts them."""
+        """Its memory in MB, as counted against its limit."""
         used = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", self.name).split()[0]
         number, unit = re.fullmatch(r"([\d.]+)(\w+)", used).groups()
         return float(number) * {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[unit] / 1e6
@@ -119,7 +119,7 @@ class Container:
         docker("kill", "--signal", "TERM", self.name)
 
     def wait(self, seconds=60):
-        """Its end, which must be an orderly one; it is removed."""
+        """Waits for it to exit, which must succeed, and removes it."""
         status = int(docker("wait", self.name, timeout=seconds))
         log = self.log()
         assert status == 0, f"{self.name} ended with {status}: {log[-4000:]}"

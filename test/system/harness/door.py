@@ -1,5 +1,5 @@
-"""A front door for containers: haproxy, which sends requests to whoever is ready, as a cluster does. Requests from
-outside are spread one by one; calls between services by connection, which is all that a cluster's network knows."""
+"""An entry point for containers: haproxy, which sends requests to ready servers, as a cluster does. Requests from
+outside are balanced individually, calls between services by connection, as in a cluster's network."""
 
 import contextlib
 import csv
@@ -67,7 +67,8 @@ class Door:
         return {}
 
     def wait_for_exactly(self, addresses):
-        """Until it sends requests to these and to nobody else, from outside and from inside: each side checks for itself."""
+        """Waits until it sends requests to exactly these servers, from outside and from inside: each side has its own
+        checks."""
         wanted = set(addresses)
 
         def known():

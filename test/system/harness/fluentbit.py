@@ -1,4 +1,4 @@
-"""Fluent Bit with our configurations, and container logs as containerd writes them."""
+"""Fluent Bit with the project's configurations, and container logs in containerd's format."""
 
 import datetime
 import json
@@ -33,7 +33,7 @@ def destination(url):
 
 
 class FluentBit:
-    """It can be killed and started again, and then goes on with its state."""
+    """Can be killed and restarted; it then continues from its state."""
 
     def __init__(self, folder, config, path, env, within=()):
         """within: a command that runs the one behind it."""
@@ -64,7 +64,7 @@ class FluentBit:
 
 
 class NodeAgent(FluentBit):
-    """With the cluster's configuration, of which only the addresses are others. Follows the containers of a folder."""
+    """The cluster's configuration with other addresses. Tails the container logs of a folder."""
 
     def __init__(self, folder, env, within=()):
         self.forward_port, self.http_port = free_port(), free_port()
@@ -74,7 +74,7 @@ class NodeAgent(FluentBit):
         super().__init__(folder, folder / "config/fluent-bit.yaml", self.containers / "*_skald_*.log", env, within)
 
     def lay_out(self, folder):
-        """As a mounted ConfigMap is: the names lead through a link."""
+        """Like a mounted ConfigMap: files are reached through a link."""
         addresses = {" port: 24224\n": f" port: {self.forward_port}\n", " http_port: 2020\n": f" http_port: {self.http_port}\n",
                      TAG_PREFIX: f"kube{self.containers}/".replace("/", ".")}
         (folder / "..now").mkdir(parents=True)
@@ -93,7 +93,7 @@ class NodeAgent(FluentBit):
         return self
 
     def ask(self, what):
-        """None as long as it has nothing to say about that."""
+        """None while it reports nothing about that."""
         assert self.process.poll() is None, self.log.read_text()
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/api/v1/{what}", timeout=10) as answer:
@@ -107,11 +107,11 @@ class NodeAgent(FluentBit):
         return sum(output[name] for output in metrics["output"].values() for name in names)
 
     def given_up(self):
-        """How many lines its outputs have let go."""
+        """The number of lines that its outputs have given up on."""
         return self.outputs(*GIVEN_UP)
 
     def forward(self, tag, messages):
-        """As an application's appender does: a message and copies of some of its fields, each in its own second."""
+        """Like an application's appender: a message and copies of some of its fields, each with its own second."""
         now = int(time.time()) - len(messages)
         entries = [[now + number, {"message": one, "logger": "of.another", "level": "INFO"}]
                    for number, one in enumerate(messages)]
@@ -126,7 +126,7 @@ class NodeAgent(FluentBit):
 
 
 def container_log(lines, stream="stdout"):
-    """What containerd writes for lines of bytes: each with the time it came and its stream, a long one in parts."""
+    """Lines in containerd's format: each with its time and stream, long ones split into parts."""
     began = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
     written = []
     for number, line in enumerate(lines):

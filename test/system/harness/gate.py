@@ -1,4 +1,4 @@
-"""A gate in front of a participant: it passes requests on, or refuses those that it is told to."""
+"""A gate in front of a participant: it forwards requests, or refuses selected ones."""
 
 import contextlib
 import http.server
@@ -31,7 +31,7 @@ class Gate:
 
     @contextlib.contextmanager
     def refusing(self, *endings, status=409):
-        """Requests whose paths end so."""
+        """Refuses requests whose paths have this suffix."""
         self.endings, self.status = endings, status
         try:
             yield

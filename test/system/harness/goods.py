@@ -1,4 +1,4 @@
-"""Things to order: bodies, users, wallets, stock and slots, all with names nobody else has."""
+"""Test data: request bodies, users, wallets, stock and slots, all with unique names."""
 
 import datetime
 import itertools
@@ -30,7 +30,7 @@ def past():
 
 
 def own_time():
-    """A time of delivery that no other test uses."""
+    """A delivery time that no other test uses."""
     return local((now() + datetime.timedelta(days=400)).replace(hour=0, minute=0, second=0)
                  + datetime.timedelta(minutes=next(slots)))
 
@@ -86,7 +86,7 @@ def refill(shop, account, total, **options):
 
 
 def set_stock(shop, available):
-    """An item of which there are so many."""
+    """An item with this much stock."""
     item = unique("stocked")
     assert ok(shop.put(f"/warehouse/stock/{item}", {"available": available}))["available"] == available
     return item
@@ -98,7 +98,7 @@ def stock(shop, item):
 
 
 def set_slot(shop, capacity):
-    """A time for which there is room for so many deliveries."""
+    """A delivery time with this capacity."""
     when = own_time()
     assert ok(shop.put(f"/delivery/slot/{when}", {"capacity": capacity}))["capacity"] == capacity
     return when

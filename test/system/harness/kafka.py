@@ -1,4 +1,4 @@
-"""A Kafka broker and a Connect worker of their own, started by tools/, and what stands in a topic."""
+"""A private Kafka broker and Connect worker, started by tools/, and the contents of a topic."""
 
 import contextlib
 import dataclasses
@@ -36,7 +36,7 @@ class Record:
 
 
 class Program:
-    """One of tools/'s background programs, in a folder that goes with it."""
+    """A background program of tools/, in a folder that is removed with it."""
 
     def __init__(self, tool, **environment):
         self.command = ROOT / "tools" / tool
@@ -128,13 +128,13 @@ class Broker(Program):
         return sorted(records, key=lambda r: (r.partition, r.offset))
 
     def count(self, topic):
-        """How many records a topic has, compaction and expiry apart."""
+        """The number of records in a topic, assuming no compaction or expiry."""
         with self.counter(topic) as count:
             return count()
 
     @contextlib.contextmanager
     def counter(self, topic):
-        """A function that counts the records of a topic again and again, over one connection."""
+        """A function that counts the records of a topic repeatedly, over one connection."""
         consumer = confluent_kafka.Consumer({"bootstrap.servers": self.address, "group.id": "test-reader"})
 
         def marks():
@@ -160,7 +160,7 @@ class Connect(Program):
         self.tool("start", self.broker.address, self.port)
 
     def register(self, database_url, **settings):
-        """Names are given with _ for a dot."""
+        """Names are passed with _ instead of dots."""
         self.tool("register", database_url, *(f"{name.replace('_', '.')}={value}" for name, value in settings.items()))
 
     def unregister(self):

@@ -1,4 +1,4 @@
-"""Load: by wrk, with the scripts of the bench, and by clients that do what a test says."""
+"""Load: by wrk, with the scripts of the benchmark, and by clients that run a test's function."""
 
 import concurrent.futures
 import contextlib
@@ -21,7 +21,7 @@ def find_wrk():
 
 @contextlib.contextmanager
 def operations(url, accounts, count):
-    """Refills in the background, as many as it takes until so many were done."""
+    """Refills in the background until the given number have succeeded."""
     process = subprocess.Popen(
         [find_wrk(), "-t", "1", "-c", "16", "-d", f"{OPERATIONS_SECONDS}s", "--timeout", "30s", "-s",
          SCRIPTS / "operations.lua", url, "--", str(count), *accounts], stdout=subprocess.DEVNULL)
@@ -47,7 +47,7 @@ def wrk(script, url, connections, seconds):
 
 @contextlib.contextmanager
 def traffic(act):
-    """Clients that go on until the block ends. What they meet is told when it does."""
+    """Clients that run until the block ends. Their errors are raised then."""
     ended = threading.Event()
 
     def client():

@@ -1,4 +1,4 @@
-"""Log records as docs/logs.md promises them, and a receiver of the forward protocol."""
+"""Log records as documented in docs/logs.md, and a receiver of the forward protocol."""
 
 import contextlib
 import json
@@ -29,7 +29,8 @@ def fields(form):
 
 
 def check_record(record, form, known):
-    """Nothing but what is documented, each of its type; what every record has; nothing null or empty."""
+    """Checks that a record has only documented fields, of their types, all mandatory ones, and nothing null or
+    empty."""
     assert set(record) <= set(known), set(record) - set(known)
     assert ALWAYS[form] <= set(record), record
     for name, value in record.items():
@@ -39,7 +40,7 @@ def check_record(record, form, known):
 
 
 def records(server):
-    """All lines of a server whose log is JSON; a line being written is left for the next time."""
+    """All complete lines of a server with a JSON log."""
     lines = server.text().split("\n")[:-1]
     return [json.loads(line) for line in lines]
 
@@ -51,7 +52,7 @@ def no_duplicates(pairs):
 
 
 class Receiver:
-    """Takes chunks in PackedForward mode and acknowledges them, unless told otherwise."""
+    """Receives chunks in PackedForward mode and acknowledges them by default."""
 
     def __init__(self, port=0, pause=0, reads=True, breaks=0):
         self.socket = socket.create_server(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""What a server shows at /metrics, read; and the table of docs/metrics.md."""
+"""Reads a server's /metrics and the tables of docs/metrics.md."""
 
 import re
 
@@ -49,7 +49,7 @@ def scrape(server, path="/metrics"):
 
 
 def metric(server, name, **labels):
-    """The sum of the series with these labels, of which there must be one."""
+    """The sum of the series with these labels; there must be at least one."""
     found = scrape(server).values(name, **labels)
     assert found, f"{name} {labels} is not in the metrics"
     return sum(found)

@@ -1,4 +1,4 @@
-"""An OpenSearch of its own with the template of the chart, and lines of every kind to send there."""
+"""A private OpenSearch with the chart's template, and mixed lines to send to it."""
 
 import itertools
 import json
@@ -26,7 +26,7 @@ START_SECONDS = 300  # the first time it is fetched
 
 
 class Unavailable(AssertionError):
-    """Answered by 503."""
+    """The response was a 503."""
 
 
 class OpenSearch:
@@ -54,7 +54,7 @@ class OpenSearch:
         return self.command(SHIP, "--once", self.url, *files, timeout=timeout)
 
     def call(self, path, body=None, method=None):
-        """The JSON of the answer, which must be a good one."""
+        """The JSON of the response, which must be successful."""
         request = urllib.request.Request(f"{self.url}/{path}", data=None if body is None else json.dumps(body).encode(),
                                          method=method, headers={"Content-Type": "application/json"})
         try:
@@ -65,7 +65,7 @@ class OpenSearch:
             raise kind(f"{path}: {error.code} {error.read().decode()}") from None
 
     def search(self, how, body):
-        """Among all that is stored by now."""
+        """Searches everything stored so far."""
         def answer():
             try:
                 self.call(f"{LOGS}/_refresh", method="POST")
@@ -78,7 +78,7 @@ class OpenSearch:
         return self.search("_count", {"query": {"query_string": {"query": query}}})["count"]
 
     def find(self, query):
-        """What all matching lines say, oldest first."""
+        """All matching lines, oldest first."""
         found = self.search("_search", {"query": {"query_string": {"query": query}}, "size": 1000, "sort": ["@timestamp"]})
         return [hit["_source"] for hit in found["hits"]["hits"]]
 
@@ -105,7 +105,7 @@ FOREIGN = (
 
 
 def record(rnd, number):
-    """A line of ours, in either of its two forms."""
+    """A line of the shop, in either format."""
     level, value = rnd.choice(LEVELS)
     when = f"2030-05-{1 + number % 3:02}T{rnd.randrange(24):02}:00:00.{number % 1000:03}Z"
     saga, text = str(uuid.UUID(int=rnd.getrandbits(128))), rnd.choice(TEXTS)
@@ -123,7 +123,7 @@ def record(rnd, number):
 
 
 def write_lines(path, count):
-    """So many lines of all kinds, a tenth of them foreign, the same ones at each run."""
+    """The given number of mixed lines, a tenth of them foreign, the same in every run."""
     rnd, foreign = random.Random(count), itertools.cycle(FOREIGN)
     with open(path, "w", errors="surrogateescape") as file:
         for number in range(count):

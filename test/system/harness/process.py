@@ -1,4 +1,4 @@
-"""What the system knows of processes."""
+"""Process information from the system."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ def pids():
 
 
 def stat_of(pid):
-    """The fields of its stat behind the name, the state first; None: it is gone or a zombie."""
+    """The fields of its stat after the name, the state first; None if it is gone or a zombie."""
     try:
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
@@ -36,7 +36,7 @@ def cpu_seconds(pid, with_dead_children=False):
 
 
 def memory(processes, field):
-    """MB of a field of smaps_rollup in all of them together: Rss, or Pss, which counts shared pages once."""
+    """Sum in MB of a field of smaps_rollup over all processes: Rss, or Pss, which counts shared pages once."""
     total = 0
     for pid in processes:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""A Prometheus of its own on the product's configuration and rules, quickened, and what the dashboards ask of it."""
+"""A private Prometheus with the product's configuration and rules, sped up, and the dashboards' queries."""
 
 import json
 import math
@@ -28,10 +28,10 @@ KAFKA_ONLY = re.compile(r"skald_relay_|notification_lag_records|notification_reb
 
 
 class Prometheus:
-    """Reads the rules with every `for` cut short: whether an alert fires is the test's question, not how soon."""
+    """Loads the rules with every `for` shortened: the tests check whether an alert fires, not how soon."""
 
     def __init__(self, targets):
-        """targets: what service it is, and its port."""
+        """targets: service names and ports."""
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="skald-prometheus-"))
         self.port = free_port()
         self.process = None
@@ -89,7 +89,7 @@ class Prometheus:
         return any(math.isfinite(value) for _, value in self.query(expression))
 
     def wait_data(self, expressions):
-        """Until each of them has shown a number."""
+        """Waits until each of them has returned a number."""
         waiting = set(expressions)
 
         def all_seen():
@@ -108,7 +108,7 @@ class Prometheus:
             raise AssertionError(f"of {names} only {self.firing()} fire") from None
 
     def wait_firing_for(self, name, services):
-        """Until the alert fires for these services and no other: each has its own, and they begin one by one."""
+        """Waits until the alert fires for exactly these services; they start firing one by one."""
         def whom():
             return {one["service"] for one in self.firing().get(name, [])}
 
@@ -125,7 +125,7 @@ class Prometheus:
         return [rule for group in groups for rule in group["rules"]]
 
     def firing(self):
-        """What fires now: name, and for each alert its labels."""
+        """The firing alerts: name → labels of each."""
         return {rule["name"]: [one["labels"] for one in rule["alerts"] if one["state"] == "firing"]
                 for rule in self.rules() if rule["type"] == "alerting" and rule["state"] == "firing"}
 
@@ -135,12 +135,12 @@ def dashboards():
 
 
 def visual_panels(dashboard):
-    """Those that show something, without the rows that head them."""
+    """All panels except the row headings."""
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
 def filled_in(expression, dashboard):
-    """As Grafana would send it when every variable stands at All."""
+    """The query as Grafana sends it with every variable set to All."""
     values = {"__rate_interval": RANGE, "__range": RANGE}
     values |= {one["name"]: one["allValue"] for one in dashboard["templating"]["list"] if one.get("includeAll")}
     for name, value in values.items():
@@ -150,7 +150,7 @@ def filled_in(expression, dashboard):
 
 
 def expressions():
-    """What the panels of all dashboards ask."""
+    """The queries of all panels of all dashboards."""
     return sorted({filled_in(target["expr"], dashboard) for dashboard in dashboards().values()
                    for panel in visual_panels(dashboard) for target in panel.get("targets", [])})
 
@@ -160,7 +160,7 @@ def needs_kafka(expression):
 
 
 def variable_queries():
-    """What the choices of the dashboards' variables are taken from."""
+    """The queries of the dashboards' variables."""
     found = set()
     for dashboard in dashboards().values():
         for one in dashboard["templating"]["list"]:

@@ -34,7 +34,7 @@ make_scratch
 
 
 def make_secrets(folder):
-    """name → key → value, by the very lines of install.sh that ask for them."""
+    """name → key → value, created by the same lines as in install.sh."""
     calls = [line for line in INSTALL.splitlines() if line.strip().startswith(("make_certificate ", "make_password "))]
     calls = [line.strip() for line in calls if " opensearch-" in line]
     assert len(calls) == 4, calls
@@ -108,11 +108,11 @@ class SecuredOpenSearch:
         self.program.wait_until("answer to its administrator", lambda: self.ask("opensearch-admin", "") == 200)
 
     def environment(self, **variables):
-        """In which curl finds the node by the name on its certificate."""
+        """An environment in which curl resolves the name on the node's certificate."""
         return os.environ | {"CURL_HOME": str(self.folder), "OPENSEARCH_URL": self.url} | variables
 
     def ask(self, secret, path, *options):
-        """The status, 0 without an answer, for the user of a Secret, or for (name, password)."""
+        """The status, 0 without a response, for the user of a Secret or for (name, password)."""
         user = secret if isinstance(secret, tuple) else (self.secrets[secret]["username"], self.secrets[secret]["password"])
         done = subprocess.run(
             ["curl", "-K", "-", "-s", "-m", "60", "-o", self.folder / "answer", "-w", "%{http_code}", "--cacert",

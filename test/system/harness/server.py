@@ -1,4 +1,4 @@
-"""`skald serve` and `skald relay` as processes of their own, their log in a file."""
+"""`skald serve` and `skald relay` as processes, with their log in a file."""
 
 import contextlib
 import os
@@ -25,14 +25,14 @@ live = []  # servers whose logs a failed test shows
 
 
 def environment(**settings):
-    """Nothing of the caller's configuration gets through, only what a process needs to run."""
+    """An environment without the caller's configuration, with only what a process needs to run."""
     kept = {name: value for name, value in os.environ.items()
             if name in ("PATH", "HOME", "LANG", "TMPDIR") or name.endswith("SAN_OPTIONS")}
     return kept | {name: str(value) for name, value in settings.items()}
 
 
 def skald(*arguments, timeout=120, **settings):
-    """Runs a command of the executable to its end."""
+    """Runs a command of the executable to completion."""
     return subprocess.run([SKALD, *arguments], env=environment(**settings), capture_output=True, text=True,
                           stdin=subprocess.DEVNULL, timeout=timeout)
 
@@ -76,7 +76,7 @@ class Server:
         return self.process is not None and self.process.poll() is None
 
     def pids(self):
-        """Every process of the server's group, without those already dead."""
+        """All live processes of the server's group."""
         return process.group(self.process.pid)
 
     def workers(self):
@@ -86,27 +86,27 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
 
     def wait(self, seconds=STOP_SECONDS):
-        """The exit status; nothing of the group is left behind."""
+        """The exit status; checks that no process of the group is left."""
         status = self.process.wait(seconds)
         wait_for(f"the end of all processes of {self}", lambda: not self.pids(), 10)
         live.remove(self)
         return status
 
     def stop(self):
-        """An orderly end: status 0, and no defect was logged on the way."""
+        """A clean shutdown: status 0, and no defect was logged."""
         self.terminate()
         status = self.wait()
         assert status == 0, f"{self} ended with {status}: {self.tail()}"
         self.check_log()
 
     def kill(self):
-        """kill -9 of everything it is."""
+        """kill -9 for all its processes."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.wait()
 
     @contextlib.contextmanager
     def frozen(self):
-        """It is there and answers nothing."""
+        """It is stopped: connections stay open, without responses."""
         os.killpg(self.process.pid, signal.SIGSTOP)
         try:
             yield
@@ -114,7 +114,7 @@ class Server:
             os.killpg(self.process.pid, signal.SIGCONT)
 
     def end(self):
-        """For clean-up only: it ends, whatever state it is in."""
+        """For cleanup only: ends it in any state."""
         if self in live:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Whole shops: all seven services in one process, or each in one of its own with a database of its own."""
+"""Whole shops: all seven services in one process, or each in its own process with its own database."""
 
 import contextlib
 
@@ -15,7 +15,7 @@ BACKGROUND = ("notification",)
 
 
 class Shop(Client):
-    """What both kinds share. servers maps a name to a Server, database(service) names a service's database."""
+    """Base class of both kinds. servers maps a name to a Server, database(service) names a service's database."""
 
     def __init__(self):
         super().__init__(self.address)
@@ -50,7 +50,7 @@ class Shop(Client):
             server.kill()
 
     def close(self):
-        """For clean-up: takes a shop in any state."""
+        """For cleanup: closes a shop in any state."""
         try:
             for server in self.servers.values():
                 server.end()
@@ -79,7 +79,7 @@ class Shop(Client):
         return self.run("audit")
 
     def assert_sound(self):
-        """Nothing is in flight any more, and the audit finds nothing."""
+        """Waits until nothing is in flight, and checks that the audit is clean."""
         self.settle()
         done = self.audit()
         assert done.returncode == 0, done.stdout + done.stderr
@@ -101,7 +101,7 @@ class Shop(Client):
         return self.query(service, sql, *values)[0][0]
 
     def execute(self, service, sql, *values):
-        """Returns how many rows it touched."""
+        """Returns the number of affected rows."""
         with self.connection(service).cursor() as cursor:
             cursor.execute(sql, values)
             return cursor.rowcount
@@ -111,7 +111,7 @@ class Shop(Client):
             service, "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY tablename", service)]
 
     def digest(self):
-        """What all rows of all tables come to, so that two of them tell whether anything has changed."""
+        """A digest of all rows of all tables: it differs if anything has changed."""
         result = {}
         for service in SERVICES:
             if service in BACKGROUND:
@@ -169,7 +169,7 @@ class OneShop(Shop):
 
 
 class SevenShops(Shop):
-    """`skald serve NAME` for each service, each with a port and a database of its own."""
+    """`skald serve NAME` for each service, each with its own port and database."""
 
     def __init__(self, **settings):
         super().__init__()
@@ -191,7 +191,7 @@ class SevenShops(Shop):
         return urls | {"WORKERS": "1"} | self.more
 
     def address(self, path):
-        """What a gateway does: the first part of the path picks the service."""
+        """Like a gateway: the first part of the path selects the service."""
         name = path.split("/")[1].split("?")[0]
         return "127.0.0.1", self.ports.get(name, self.ports["order"])
 
@@ -201,7 +201,7 @@ class SevenShops(Shop):
 
 @contextlib.contextmanager
 def opened(shop):
-    """The shop, open, and closed behind the test; what it did must be without a defect."""
+    """Opens the shop, and closes it after the test; it must not have logged a defect."""
     try:
         yield shop.open()
     finally:

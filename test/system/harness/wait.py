@@ -1,4 +1,4 @@
-"""Waiting for conditions, never for a time."""
+"""Waiting for conditions instead of fixed sleeps."""
 
 import time
 
@@ -6,7 +6,8 @@ PAUSE = 0.01
 
 
 def wait_for(what, condition, seconds=30, pause=PAUSE):
-    """Returns the first true value of condition(), or fails, naming what did not come. pause: between two looks."""
+    """Returns the first true value of condition(), or fails with the name of what is missing. pause: between two
+    checks."""
     deadline = time.monotonic() + seconds
     while True:
         found = condition()

@@ -1,4 +1,4 @@
-"""The way of events: Billing's replication slot, a publisher, a topic of its own, and replicas of Notification."""
+"""The event path: Billing's replication slot, a publisher, a private topic, and replicas of Notification."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ class Way:
         return server
 
     def spawned(self, server):
-        """Started, and not waited for."""
+        """Starts it without waiting."""
         self.servers.append(server)
         server.spawn()
         return server
@@ -49,12 +49,12 @@ class Way:
                                    KAFKA_GROUP=self.topic))
 
     def start_debezium(self, connect, **settings):
-        """Its offsets are kept by prefix, so each way begins without any."""
+        """Its offsets are stored by prefix, so each path begins without any."""
         connect.register(self.shop.database_url, topic_prefix=self.prefix, **settings)
 
     @contextlib.contextmanager
     def publisher(self, name, connect=None):
-        """The relay or Debezium, as it is configured for use."""
+        """The relay or Debezium, in its production configuration."""
         if name == "relay":
             relay = self.started(self.relay())
             yield relay
@@ -81,7 +81,8 @@ class Way:
 
     @contextlib.contextmanager
     def load(self, count, users=8):
-        """Operations of some users, by several connections at once. What it gives waits for a share of them."""
+        """Operations of several users, over concurrent connections. Yields a function that waits for a share of
+        them."""
         accounts = [new_user(self.shop)["billingId"] for _ in range(users)]
         before = self.history()
 

@@ -1,4 +1,4 @@
-"""The image: what is in it, and the shop served by it, a container for each service, as a cluster would run it."""
+"""The image's contents, and the shop served from it, a container per service, as in a cluster."""
 
 import itertools
 import socket
@@ -27,7 +27,7 @@ def image():
 
 @pytest.fixture(scope="module")
 def names(image, tmp_path_factory):
-    """Every file of the image, as it would be unpacked."""
+    """Every file of the unpacked image."""
     archive = tmp_path_factory.mktemp("image") / "files.tar"
     container = docker("create", image)
     try:
@@ -39,13 +39,13 @@ def names(image, tmp_path_factory):
 
 
 def layers_mb(image):
-    """What its own layers hold, without the base."""
+    """The size of its own layers, without the base."""
     lines = docker("history", "--human=false", "--format", "{{.Size}}\t{{.CreatedBy}}", image).splitlines()
     return sum(int(one.split("\t")[0]) for one in lines[:-1]) / 1e6
 
 
 def test_image_is_small(image):
-    """The base is at least the last line of the history, so this counts too much rather than too little."""
+    """The base is at least the last line of the history, so this overestimates rather than underestimates."""
     size = layers_mb(image)
     print(f"\n{size:.1f} MB beyond the base")
     assert 1 < size < MOST_MB
@@ -80,8 +80,8 @@ def test_every_argument_is_one_of_skald(image, arguments, status):
 
 
 class ContainerShop(Shop):
-    """Seven services in containers, on a network of their own. Each has one address more than containers, for the one
-    that comes before another goes."""
+    """Seven services in containers on a private network. Each has a spare address, for a new container that starts
+    before an old one stops."""
 
     def __init__(self, image, **settings):
         super().__init__()
@@ -134,7 +134,7 @@ class ContainerShop(Shop):
         self.door.wait_for_exactly(one.address for one in self.all())
 
     def replace(self, name):
-        """As a rolling update does: another one first, and when it is ready the old one ends."""
+        """Like a rolling update: starts a new one, and stops the old one when it is ready."""
         for old in list(self.containers[name]):
             new = self.launch(name)
             new.wait_ready()
@@ -189,14 +189,14 @@ def test_containers_can_do_nothing_but_serve(boxes):
 
 
 def test_containers_are_small(boxes):
-    """For the requests of memory in a cluster."""
+    """The basis of the memory requests in a cluster."""
     used = {one.name.split("-", 3)[3]: one.memory() for one in boxes.all()}
     print("\nMB: " + ", ".join(f"{name} {size:.1f}" for name, size in used.items()) + f"; all {sum(used.values()):.0f}")
     assert 0 < sum(used.values()) < 300
 
 
 def test_a_signal_ends_a_migration(boxes):
-    """Though it is process 1, which the kernel spares what it has not asked for."""
+    """Even as process 1, for which the kernel ignores signals without a handler."""
     with socket.create_server((boxes.network.gateway, 0)) as silent:
         container = docker("run", "--detach", "--network", boxes.network.name, *CONFINED, "--env",
                            "DATABASE_URL=postgresql://skald@{}:{}/skald".format(*silent.getsockname()), boxes.image,

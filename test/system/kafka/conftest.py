@@ -1,4 +1,4 @@
-"""One broker and one Connect worker for all tests of this folder; what is a test's own are topics, groups and slots."""
+"""One broker and one Connect worker for all tests of this folder; each test has its own topics, groups and slots."""
 
 import contextlib
 

@@ -53,7 +53,7 @@ def poison():
 
 
 def as_kept(value):
-    """How a payload stands in the table of dead letters."""
+    """A payload as stored in the table of dead letters."""
     data = value if isinstance(value, bytes) else value.encode()
     with contextlib.suppress(UnicodeDecodeError):
         if b"\0" not in data:

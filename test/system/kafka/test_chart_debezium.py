@@ -1,5 +1,5 @@
-"""Debezium as the chart runs it, a Connect worker that works alone, from the very files that the chart puts into its
-ConfigMap: it publishes every operation, keeps nothing of its own, and goes on where the slot stands."""
+"""Debezium as the chart runs it: a standalone Connect worker, with the same files as in the chart's ConfigMap. It
+publishes every operation, keeps no state, and continues from the slot's position."""
 
 import json
 import os
@@ -50,12 +50,12 @@ class Debezium:
         self.program.wait_until("running connector", self.is_running)
 
     def is_running(self):
-        """What the chart's probes ask."""
+        """The check of the chart's probes."""
         connect = f"http://127.0.0.1:{self.port}/connectors/billing-cdc/tasks/0/status"
         return os.system(f"curl -sf -m 4 {connect} | grep -q RUNNING") == 0
 
     def stop_and_forget(self):
-        """As a pod that is replaced: its /tmp goes with it."""
+        """Like a replaced pod: its /tmp is lost."""
         self.program.stop()
         (self.folder / "offsets").unlink(missing_ok=True)
 

@@ -1,4 +1,5 @@
-"""Notification on a real broker: every event once, in order, whoever dies; poison is put aside and stops nothing."""
+"""Notification with a real broker: every event once, in order, despite crashes; poison becomes dead letters and stops
+nothing."""
 
 import itertools
 import json
@@ -34,7 +35,7 @@ SAMPLE_ACCOUNT = "0b0a4f6e-6f0e-4b0e-8a55-1f0f2f6c9a22"
 
 
 class Stream:
-    """A topic of its own, what was sent to it, and the processes that read it as one group."""
+    """A private topic, the records sent to it, and the processes that read it as one group."""
 
     def __init__(self, shop, broker):
         self.shop = shop
@@ -89,7 +90,7 @@ class Stream:
         wait_for("confirmation of all records", lambda: self.producer.flush(1) == 0, 120)
 
     def event(self, account):
-        """The account's next operation; the wallet it tells of counts them."""
+        """The account's next operation; its wallet value is the operation's number."""
         self.sent[account] += 1
         self.lsn += random.randrange(1, 500)
         return envelope(row(account, current_value_wallet=self.sent[account]), lsn=self.lsn)
@@ -212,7 +213,7 @@ def test_poison_is_put_aside_and_stops_nothing(stream):
 
 
 def test_poison_of_a_topic_made_anew_is_kept_beside_the_old(stream):
-    """Its offsets begin anew, so what was put aside before stands at the same position."""
+    """Its offsets start again, so earlier dead letters have the same positions."""
     for text in ("the first", "the second"):
         stream.put(text)
         stream.flush()
@@ -284,7 +285,7 @@ def test_kill_of_one_and_of_all_under_load(stream):
     one, other = stream.replica(), stream.replica()
 
     def both_work():
-        """Who is there alone may be through with all there is before the other has joined."""
+        """A single consumer may finish everything before the other one has joined."""
         stream.load(100)
         stream.flush()
         return handled(one, "stored") > 0 and handled(other, "stored") > 0
@@ -327,7 +328,7 @@ def test_lag_is_shown_and_database_down_loses_nothing(stream):
 
 
 def test_kill_with_a_batch_in_hand(stream):
-    """What was read and not stored is still the group's to read."""
+    """Records read but not stored are read again by the group."""
     stream.add_users(4)
     server = stream.replica()
     stream.load(40)
@@ -385,7 +386,7 @@ def test_topic_made_later_is_found(shop, broker):
 
 
 def test_broker_frozen_for_longer_than_a_session(stream):
-    """It holds its connections and answers nothing; then it finds that everybody's time is over."""
+    """It keeps its connections without responding; afterwards it finds all sessions expired."""
     stream.add_users(8)
     one, other = stream.replica(), stream.replica()
     stream.load(LOAD // 4)
@@ -405,7 +406,7 @@ def test_broker_frozen_for_longer_than_a_session(stream):
 
 
 def test_starts_without_a_broker(stream):
-    """Nobody listens there yet: healthy, and read as soon as there is one."""
+    """Without a listener it is healthy, and reads as soon as a broker is up."""
     nobody = free_port()
     server = Server("notification", DATABASE_URL=stream.shop.database_url, USER_URL=stream.shop.base_url, WORKERS=1,
                     EVENTS="kafka", KAFKA_BROKERS=f"127.0.0.1:{nobody}", KAFKA_TOPIC=stream.topic)

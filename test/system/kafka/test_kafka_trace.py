@@ -1,4 +1,4 @@
-"""A trace through Kafka: the relay carries it in a header, and the value stays the contract's."""
+"""A trace through Kafka: the relay passes it in a header, and the value stays unchanged."""
 
 import json
 

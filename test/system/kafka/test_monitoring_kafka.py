@@ -1,4 +1,4 @@
-"""What the dashboards show of the relay and of Kafka, and the alerts for a broker that is away."""
+"""The dashboards' panels of the relay and Kafka, and the alerts for a broker that is down."""
 
 import pytest
 

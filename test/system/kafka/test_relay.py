@@ -1,5 +1,5 @@
-"""The relay under faults: whatever ends or breaks, every row reaches its topic, each account's rows in their order, and
-the slot never runs ahead of the broker."""
+"""The relay under faults: every row reaches its topic, in order per account, and the slot never runs ahead of the
+broker."""
 
 import collections
 import contextlib
@@ -53,7 +53,7 @@ def stack(broker):
 
 
 class Place:
-    """A slot and a topic that are one test's alone."""
+    """A private slot and topic for one test."""
 
     def __init__(self, cluster, broker):
         self.cluster, self.broker = cluster, broker
@@ -82,7 +82,7 @@ class Place:
         return relay
 
     def lag(self):
-        """WAL that the slot holds back."""
+        """WAL retained for the slot."""
         return self.run("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) FROM pg_replication_slots "
                         "WHERE slot_name = %s", self.slot)[0][0]
 
@@ -109,7 +109,7 @@ def place(stack):
 
 
 class Load:
-    """Each account's rows are numbered by their sum and written one after the other, again until they are there."""
+    """Each account's rows are numbered by their sum and written one by one, with retries."""
 
     def __init__(self, place):
         self.place = place
@@ -144,7 +144,8 @@ class Load:
         wait_for(f"{share} of the load", lambda: sum(self.written.values()) >= share * ACCOUNTS * ROWS, 120 * SLOWER)
 
     def check(self):
-        """Nothing is lost, what comes again does not come first, and an account has one partition."""
+        """Checks that nothing is lost, duplicates come after their first occurrence, and an account has one
+        partition."""
         wait_for("all records", lambda: self.place.broker.count(self.place.topic) >= ACCOUNTS * ROWS, 60 * SLOWER)
         wait_for("the slot to catch up", lambda: self.place.lag() < MEGABYTE, 30 * SLOWER)
         found, partitions, ids = collections.defaultdict(list), collections.defaultdict(set), set()
@@ -212,7 +213,7 @@ def test_ends_without_its_broker(place):
 
 
 class Front:
-    """PostgreSQL behind a port of TCP."""
+    """PostgreSQL behind a TCP port."""
 
     def __init__(self, cluster):
         socket_folder, = urllib.parse.parse_qs(urllib.parse.urlsplit(cluster.url()).query)["host"]
@@ -230,8 +231,8 @@ class Front:
         return there._replace(netloc=f"{there.username}@127.0.0.1:{self.port}", query="").geturl()
 
     def vanish(self):
-        """As a machine that is gone: connections end, and what tries to connect hears nothing, since nobody accepts and
-        the queue before the port is full."""
+        """Like a machine that is gone: connections break, and connection attempts get no response, because the listen
+        queue is full and not served."""
         self.process.kill()
         self.process.wait()
         port = ("127.0.0.1", self.port)
@@ -355,7 +356,7 @@ def test_lag_is_told_whatever_else_is_in_flight(place):
 
 
 def test_lag_outlives_the_connection(place):
-    """The broker is away, and PostgreSQL for a moment too: what is not confirmed does not get any younger."""
+    """The broker is down, and PostgreSQL too for a moment: the age of unconfirmed records is kept."""
     relay = place.started()
     place.broker.kill()
     place.run(INSERT, str(uuid.uuid4()), None, 1)
@@ -375,7 +376,7 @@ def test_lag_outlives_the_connection(place):
 
 @pytest.fixture
 def strict_place(stack):
-    """At a broker that makes no topic by itself."""
+    """On a broker without automatic topic creation."""
     broker = Broker(KAFKA_SETTINGS="auto.create.topics.enable=false")
     try:
         broker.start()
@@ -386,7 +387,7 @@ def strict_place(stack):
 
 
 def test_topic_that_is_gone_loses_nothing(strict_place):
-    """Nor is it a reason to read the publication for what is older."""
+    """It also does not switch to the publication of older versions."""
     place = strict_place
     relay = place.started(RELAY_PUBLICATION="billing_pub_traced")
     place.run(INSERT, str(uuid.uuid4()), None, 1)
@@ -408,7 +409,7 @@ def test_topic_that_is_gone_loses_nothing(strict_place):
 
 
 def test_takes_no_processor_from_the_server_it_reads(place):
-    """Of none of its threads: Kafka's do most of the work."""
+    """Checks all threads, because Kafka's do most of the work."""
     relay = place.started()
     threads = [int(thread) for pid in relay.pids() for thread in os.listdir(f"/proc/{pid}/task")]
     assert len(threads) > 2 and {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
@@ -440,12 +441,12 @@ def test_huge_transaction_in_little_memory(place):
 
 
 def running_ms(pid):
-    """How long a process has had a processor."""
+    """CPU time of a process."""
     return int(pathlib.Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e6
 
 
 def slow_down(pid, seconds):
-    """For so long a process gets a hundredth of a processor."""
+    """Limits a process to a hundredth of a CPU for this time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         before = running_ms(pid)
@@ -479,7 +480,7 @@ def test_large_transaction_of_others_is_waited_for(place):
 
 
 def test_server_spills_little_at_once(place):
-    """By default it would keep all of this in memory, and much more, and be silent for as long as it takes to spill it."""
+    """By default it would keep much more than this in memory, and be silent while spilling it."""
     place.run("CREATE TABLE public.bulk (n integer)")
     relay = place.started()
     place.run("INSERT INTO public.bulk SELECT generate_series(1, 50000)")
@@ -616,7 +617,7 @@ def test_altered_table_is_described_anew(place):
 
 
 def test_what_stands_before_a_refusal_is_published_once(place):
-    """However often it is started anew."""
+    """However often the relay is restarted."""
     for number in range(20):
         place.run(INSERT, str(uuid.uuid4()), None, number)
     place.run("INSERT INTO billing.history_billings (id, status) VALUES (gen_random_uuid(), repeat('x', 2000000))")

@@ -1,5 +1,5 @@
-"""The relay beside Debezium: the same transactions, read from two slots, are the same records, byte by byte in keys and
-field by field in values, in the same partitions and the same order."""
+"""The relay compared with Debezium: the same transactions, read from two slots, give the same records, byte by byte in
+keys and field by field in values, in the same partitions and order."""
 
 import contextlib
 import datetime
@@ -117,7 +117,7 @@ class Writer:
         return {name: self.maybe(value) for name, value in row.items()} | {"n10": self.decimal(10, 4)}
 
     def strange(self):
-        """The ends of what the types hold."""
+        """The extreme values of the types."""
         return {"n10": 0, "d": self.random.choice(("infinity", "-infinity", "0044-03-15 BC", "12030-01-01", "5874897-12-31")),
                 "ts": self.random.choice(("infinity", "-infinity", "0044-03-15 12:00:00 BC", "294246-12-31 23:59:59.999999")),
                 "ts3": self.random.choice(("infinity", "1969-12-31 23:59:59.999", "0001-01-01 00:00:00")),
@@ -226,7 +226,7 @@ def value(cursor, sql, *values):
 
 @contextlib.contextmanager
 def debezium(cluster, connect, slot, prefix, schemas, decimals):
-    """Its topics are renamed on their way, so that keys and schemas bear the same names as the relay's."""
+    """Its topics are renamed by a transform, so that keys and schemas have the same names as the relay's."""
     connect.register(
         cluster.url(), slot_name=slot, publication_name=PUBLICATION, topic_prefix=prefix, decimal_handling_mode=decimals,
         table_include_list=",".join(TABLES), tombstones_on_delete="true", heartbeat_interval_ms="0",
@@ -255,7 +255,7 @@ def relay(cluster, broker, slot, prefix, schemas, decimals):
 
 
 def decoded(record):
-    """What must be equal: everything but who wrote it and when."""
+    """The parts that must be equal: everything except the writer and the time."""
     headers = [one for one in record.headers if not one[0].startswith("__debezium.context.")]  # names the process
     if record.value is None:
         return {"key": record.key, "headers": headers, "value": None}
@@ -288,7 +288,7 @@ def differences(theirs, ours, path=""):
 
 
 def compare(broker, topic):
-    """How many records are equal, and for each member of a record that differs anywhere the first example."""
+    """The number of equal records, and the first example for each differing member."""
     theirs, ours = by_partition(broker.read(f"debezium.{topic}")), by_partition(broker.read(topic))
     found = {}
     for partition in sorted(theirs | ours):

@@ -1,5 +1,5 @@
-"""`make stack`: the shop as a cluster runs it, with Kafka between Billing and Notification. It keeps what the user's
-collections expect, says what has failed, and leaves nothing behind."""
+"""`make stack`: the shop as in a cluster, with Kafka between Billing and Notification. It passes the collections,
+reports what failed, and leaves nothing behind."""
 
 import contextlib
 import json
@@ -45,7 +45,7 @@ class Stack(Client):
         self.log = pathlib.Path(folder) / "log"
 
     def start(self, events, **settings):
-        """Without what only watches it, unless settings say otherwise."""
+        """Without monitoring and logging by default."""
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
                 [ROOT / "tools/stack"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
@@ -64,7 +64,7 @@ class Stack(Client):
         return self.log.read_text()
 
     def end(self, number=signal.SIGTERM):
-        """The exit status; nothing is left of it."""
+        """The exit status; checks that nothing is left."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         status = self.process.wait(120)
@@ -72,7 +72,7 @@ class Stack(Client):
         return status
 
     def processes(self):
-        """All that carry this folder in their environment, or work in it."""
+        """All processes with this folder in their environment or as their working directory."""
         mark, folder, found = f"SKALD_VAR={self.var}\0".encode(), str(self.var.resolve()), []
         for entry in pathlib.Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -182,7 +182,7 @@ def asked(url):
 
 
 def test_watched_stack():
-    """Prometheus sees all services up, and OpenSearch has their logs, of which some are of a saga that failed."""
+    """Prometheus sees all services up, and OpenSearch has their logs, including those of a failed saga."""
     with a_stack() as stack:
         stack.serve("wal", LOG_LEVEL="debug")
         addresses = dict(re.findall(r"^  (\S+) .* MB  (http://\S+)$", stack.said(), re.MULTILINE))

@@ -1,5 +1,5 @@
-"""A Kubernetes cluster of one node: the control plane of test/chart, and beside it scheduler, containerd, kubelet,
-kube-proxy and DNS. It works only inside test/system/node/alone, and what it leaves goes with that."""
+"""A single-node Kubernetes cluster: the control plane of test/chart with scheduler, containerd, kubelet, kube-proxy and
+DNS. It runs only inside test/system/node/alone, which cleans up everything it leaves."""
 
 import json
 import os
@@ -24,7 +24,7 @@ version = 2
   address = "{SOCKET}"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{images.PAUSE}"
-  # Whoever lacks CAP_SYS_RESOURCE, as on many virtual machines, cannot spare a process from the kernel's choice.
+  # Without CAP_SYS_RESOURCE, as on many virtual machines, a process cannot be exempted from the OOM killer.
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{CNI_PROGRAMS}"
@@ -35,7 +35,7 @@ version = 2
 
 
 def network(address):
-    """Every pod gets an address of the bridge's, and the way to everything else is the node."""
+    """Every pod gets an address on the bridge; the node is its gateway."""
     return {"cniVersion": "0.4.0", "name": "pods", "plugins": [
         {"type": "bridge", "bridge": "cni0", "isGateway": True, "hairpinMode": True,
          "ipam": {"type": "host-local", "routes": [{"dst": "0.0.0.0/0"}],
@@ -43,7 +43,7 @@ def network(address):
 
 
 def kubelet_configuration(resolver):
-    """As the kubelet is by default, but on any version of cgroups, with any swap, and content with any disk."""
+    """The kubelet's defaults, but for any cgroup version, with swap, and without disk limits."""
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
         "failCgroupV1": False, "failSwapOn": False, "cgroupDriver": "cgroupfs", "cgroupRoot": os.environ["NODE_CGROUP"],
@@ -66,7 +66,7 @@ class Node(Cluster):
                       "kube-scheduler": Part(folder, "kube-scheduler")} | self.parts
 
     def kubectl(self, *arguments, text=None, timeout=120):
-        """What it prints; it must succeed."""
+        """Its output; it must succeed."""
         done = subprocess.run([kubernetes.program("kubectl"), "--kubeconfig", self.config, *map(str, arguments)],
                               input=text, capture_output=True, text=True, timeout=timeout)
         assert done.returncode == 0, f"kubectl {' '.join(map(str, arguments))}: {done.stderr}{done.stdout}"
@@ -102,7 +102,7 @@ class Node(Cluster):
             ["ctr", "--address", SOCKET, "version"], capture_output=True).returncode == 0)
 
     def load(self, archive):
-        """Brings an image to the node, as one pulled from a registry would be."""
+        """Loads an image onto the node, as if pulled from a registry."""
         done = subprocess.run(["ctr", "--address", SOCKET, "--namespace", "k8s.io", "images", "import", archive],
                               capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -128,7 +128,7 @@ class Node(Cluster):
             "--conntrack-tcp-timeout-close-wait", "0", "--metrics-bind-address", f"127.0.0.1:{free_port()}")
 
     def stop(self):
-        """Pods first: nobody would end them afterwards."""
+        """Stops the pods first: nothing would stop them afterwards."""
         if self.config.exists() and self.parts["kubelet"].pid():
             self.kubectl("delete", "deployments,pods", "--all", "--all-namespaces", "--now", "--timeout=60s")
         super().stop()

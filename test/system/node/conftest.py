@@ -1,4 +1,4 @@
-"""Where the parts of the cluster are found, and the cluster itself."""
+"""The cluster fixture, and the locations of its programs."""
 
 import os
 import sys

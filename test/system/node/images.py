@@ -1,4 +1,4 @@
-"""Images made here, because a test's node can fetch none: one static program in each, nothing else."""
+"""Images built locally, because the test node cannot pull any: each contains only a static program."""
 
 import hashlib
 import io
@@ -14,7 +14,7 @@ DNS_SOURCES = ROOT / "test/system/node/dns"
 
 
 def pause_program():
-    """What holds a pod's namespaces open, from Kubernetes' own source."""
+    """The pause program, which holds a pod's namespaces open, from Kubernetes' source."""
     path = kubernetes.place("pause")
     if not path.exists():
         module = kubernetes.module_folder(f"k8s.io/kubernetes@v{kubernetes.KUBERNETES}")
@@ -34,7 +34,7 @@ def dns_program():
 
 
 def place(name):
-    """Of an image's archive."""
+    """The path of an image's archive."""
     return kubernetes.CACHE / f"{name.rpartition('/')[2].partition(':')[0]}.image.tar"
 
 

@@ -1,5 +1,5 @@
-"""The chart in a real cluster of one node: what it installs runs, serves, is replaced under load, and survives. PostgreSQL
-runs beside the cluster; the network between the pods is a plain bridge, which enforces no NetworkPolicy."""
+"""The chart in a real single-node cluster: it runs, serves, is updated under load, and survives kills. PostgreSQL runs
+outside the cluster; the pod network is a plain bridge, which enforces no NetworkPolicy."""
 
 import json
 import os
@@ -29,7 +29,7 @@ ROLLOUT_SECONDS = 240
 
 
 class NodeShop(Shop):
-    """A release of the chart, on a PostgreSQL beside the cluster; a front door that knows the Services' addresses."""
+    """A release of the chart with a PostgreSQL outside the cluster, and an entry point with the Services' addresses."""
 
     def __init__(self, node):
         super().__init__()
@@ -48,7 +48,7 @@ class NodeShop(Shop):
         self.kubectl("apply", "-f", "-", text=json.dumps(secret))
 
     def migrate(self):
-        """The pods do it."""
+        """The pods migrate themselves."""
 
     def start(self):
         self.helm("install", "skald", ROOT / "deploy/chart/skald", *self.values())
@@ -86,7 +86,7 @@ class NodeShop(Shop):
         return sum(one["restartCount"] for pod in self.pods() for one in pod["status"]["containerStatuses"])
 
     def processes(self):
-        """Every process of the shop's in a pod."""
+        """All processes of the shop in a pod."""
         return [pid for pid in process.pids() if process.stat_of(pid) and status(pid, "Uid") == [str(UID)] * 4]
 
     def settings(self):
@@ -110,7 +110,7 @@ class NodeShop(Shop):
 
 
 def status(pid, name):
-    """The values of a line of its status; None: it has gone."""
+    """The values of a line of its status; None if it is gone."""
     try:
         lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -182,7 +182,7 @@ def test_upgrade_fails_nobody(shop, version, values):
 
 
 def test_killed_processes_lose_nothing(shop):
-    """In turn a container's first process, with which all of it ends, and a worker, which the first one replaces."""
+    """Alternately kills a container's first process, which ends the container, and a worker, which is replaced."""
     with Customers(shop).going(CLIENTS) as customers:
         for number in range(KILLS):
             victims = [pid for pid in shop.processes() if (status(pid, "NSpid") or "0")[-1] == "1"]

@@ -1,4 +1,4 @@
-"""The logs in a real OpenSearch with the template of the chart, sent as Fluent Bit would send them."""
+"""Logs in a real OpenSearch with the chart's template, sent the way Fluent Bit does."""
 
 import json
 import os
@@ -33,14 +33,14 @@ def without_logs(opensearch):
 
 @pytest.fixture(scope="module")
 def failed_saga():
-    """(saga, log files) of a saga that failed on the way through services in processes of their own."""
+    """(saga, log files) of a failed saga across services in separate processes."""
     with opened(SevenShops(LOG_LEVEL="debug")) as shop:
         user = new_user(shop)
         assert refill(shop, user["billingId"], 200)
         body = saga(when=past(), account=user["billingId"])
         failed = problem(shop.post("/order/order/saga", body), 424)["orderId"]
         shop.assert_sound()
-        shop.stop()  # nobody writes another line while they are sent and counted
+        shop.stop()  # no more lines are written while they are sent and counted
         yield failed, [server.log.name for server in shop.servers.values()]
 
 
@@ -70,7 +70,7 @@ def test_setup_tells_what_is_refused(opensearch, tmp_path):
 
 
 def test_failed_saga_is_found_by_its_id(opensearch, failed_saga):
-    """One query over all seven services finds every line that names it, and nothing else."""
+    """One query across all seven services finds exactly the lines with its id."""
     failed, files = failed_saga
     opensearch.ship(*files)
     written = [line for line in lines_of(files) if line.get("saga_id") == failed]
@@ -97,7 +97,7 @@ def test_every_field_of_a_line_can_be_searched(opensearch, failed_saga):
 
 
 def test_no_line_changes_the_mapping(opensearch, tmp_path):
-    """Not one is refused, whatever it holds and whoever wrote it."""
+    """No line is rejected, whatever it contains and wherever it comes from."""
     write_lines(tmp_path / "all.log", LINES)
     said = opensearch.ship(tmp_path / "all.log", timeout=60 + LINES / LINES_A_SECOND)
     assert said.startswith(f"{LINES} lines stored, 0 duplicates, 0 rejected"), said
@@ -134,7 +134,7 @@ def test_followed_while_it_is_written(opensearch, tmp_path):
 
 
 def test_what_is_refused_is_told(opensearch, tmp_path):
-    """A line for which there can be no index; the others arrive."""
+    """A line that cannot be indexed is reported; the others arrive."""
     opensearch.call("_cluster/settings", {"transient": {"action.auto_create_index": "app-logs-2030.*"}}, "PUT")
     try:
         (tmp_path / "two.log").write_text('{"@timestamp":"2029-01-01T00:00:00Z"}\n'
@@ -148,7 +148,7 @@ def test_what_is_refused_is_told(opensearch, tmp_path):
 
 
 def embedded(attributes):
-    """What a saved object holds as JSON within a text."""
+    """The embedded JSON of a saved object."""
     source = json.loads(attributes["kibanaSavedObjectMeta"]["searchSourceJSON"])
     return source, {name: json.loads(attributes[name]) for name in ("visState", "panelsJSON") if name in attributes}
 
@@ -166,7 +166,7 @@ def test_saved_objects_refer_to_each_other():
 @pytest.mark.parametrize("one", [one for one in OBJECTS if one["type"] in ("search", "visualization")],
                          ids=lambda one: one["id"])
 def test_saved_search_works(opensearch, tmp_path, one):
-    """Its query is understood and finds something, and its columns and groups can be searched."""
+    """Its query is valid and finds something, and its columns and groups can be searched."""
     write_lines(tmp_path / "some.log", 3000)
     opensearch.ship(tmp_path / "some.log")
     source, parts = embedded(one["attributes"])
@@ -178,7 +178,7 @@ def test_saved_search_works(opensearch, tmp_path, one):
 
 
 def test_retention_is_for_our_indices_only():
-    """The plugin for index state management could not be had, so the policy's form is all that can be looked at."""
+    """The index state management plugin is not available, so only the policy's syntax is checked."""
     states = {state["name"]: state for state in POLICY["states"]}
     assert [pattern for one in POLICY["ism_template"] for pattern in one["index_patterns"]] == ["app-logs-*"]
     kept = states[POLICY["default_state"]]

@@ -1,4 +1,4 @@
-"""Certificate, users and roles that install.sh gives to OpenSearch, in a real one with its security plugin."""
+"""The certificate, users and roles of install.sh in a real OpenSearch with its security plugin."""
 
 import json
 import subprocess
@@ -95,7 +95,7 @@ def test_dashboards_serves_but_reads_no_lines(opensearch):
 
 
 def test_no_password_is_stored_in_the_open(opensearch):
-    """What OpenSearch keeps of its users names variables, and its log nothing."""
+    """OpenSearch stores only variable names for its users, and logs no password."""
     log = opensearch.program.log.read_text()
     for secret in (ADMIN, WRITER, DASHBOARDS):
         assert opensearch.secrets[secret]["password"] not in log

@@ -4,37 +4,37 @@
 order payment warehouse delivery user billing notification
 {{- end }}
 
-{{/* The name that begins every object's. A name that one of them could not have is refused here, before there are any:
-it is never cut, as two releases could then meet. */}}
+{{/* The prefix of every object's name. A name that would be invalid for any of them is rejected here, before anything is
+created. It is never truncated, because two releases could then collide. */}}
 {{- define "skald.name" -}}
 {{- $name := .Values.fullnameOverride | default .Release.Name }}
 {{- $source := ternary "fullnameOverride" "the release's name" (ne .Values.fullnameOverride "") }}
-{{- $mend := ternary "choose another one" "choose another one, or give a name with --set fullnameOverride=NAME" (ne .Values.fullnameOverride "") }}
+{{- $mend := ternary "choose another one" "choose another one, or set a prefix with --set fullnameOverride=NAME" (ne .Values.fullnameOverride "") }}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) }}
-{{- fail (printf "%s, %q, cannot begin the name of a Service: only a-z, 0-9 and inner dashes, a letter first; %s" $source $name $mend) }}
+{{- fail (printf "%s, %q, is not a valid prefix of Service names: only a-z, 0-9 and inner dashes, a letter first; %s" $source $name $mend) }}
 {{- end }}
 {{- $most := include "skald.longestName" . | trim | int }}
 {{- if gt (len $name) $most }}
-{{- fail (printf "%s, %q, has %d characters; with these values at most %d leave room for what stands behind it in the names of objects; %s" $source $name (len $name) $most $mend) }}
+{{- fail (printf "%s, %q, has %d characters; with these values at most %d leave room for the suffixes of the objects' names; %s" $source $name (len $name) $most $mend) }}
 {{- end }}
 {{- if not (regexMatch "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$" .Release.Namespace) }}
-{{- fail (printf "%q cannot be a namespace: at most 63 of a-z, 0-9 and inner dashes" .Release.Namespace) }}
+{{- fail (printf "%q is not a valid namespace: at most 63 of a-z, 0-9 and inner dashes" .Release.Namespace) }}
 {{- end }}
 {{- $name }}
 {{- end }}
 
-{{/* How long that name may be: what stands behind it, and how long the whole may be. */}}
+{{/* The maximum length of that prefix: each limit minus the longest suffix. */}}
 {{- define "skald.longestName" -}}
 {{- $most := sub 63 (len "-notification") }}
 {{- if .Values.logging.enabled }}
 {{- $most = min $most (sub 63 (len "-logging-01234567")) }}
 {{- end }}
 {{- if ne .Values.databases.mode "external" }}
-{{- /* CloudNativePG takes 50 characters. */}}
+{{- /* CloudNativePG allows 50 characters. */}}
 {{- $most = min $most (sub 50 (ternary (len "-notification-db") (len "-db") (eq .Values.databases.mode "separate"))) }}
 {{- end }}
 {{- if and (include "skald.usesKafka" .) (eq .Values.kafka.mode "strimzi") }}
-{{- /* A broker's host is the name of Kafka, the name of the pool, which begins with it again, and a number. */}}
+{{- /* A broker's host name consists of Kafka's name, the pool's name, which repeats the prefix, and a number. */}}
 {{- $most = min $most (div (sub 63 (len "--nodes-99")) 2) }}
 {{- end }}
 {{- $most }}

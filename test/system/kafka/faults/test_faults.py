@@ -1,5 +1,5 @@
-"""One fault at a time under a load of 20,000 operations, on the whole way from Billing to Notification. Behind each of
-them the audit finds exactly one notification for every operation, in the order of its account."""
+"""One fault at a time under a load of 20,000 operations, on the whole path from Billing to Notification. After each,
+the audit finds exactly one notification per operation, in order per account."""
 
 import contextlib
 import time
@@ -72,7 +72,7 @@ def test_kill_of_the_broker(way, request, publisher, shares):
 
 @pytest.mark.parametrize(("publisher", "ends"), [("relay", ("kill", "stop")), ("debezium", ("kill",))])
 def test_restart_of_postgresql(way, request, publisher, ends):
-    """As a power cut, and in order."""
+    """By a crash, and by a clean shutdown."""
     way.replica()
     connect = request.getfixturevalue("connect") if publisher == "debezium" else None
     with way.publisher(publisher, connect):
@@ -86,7 +86,7 @@ def test_restart_of_postgresql(way, request, publisher, ends):
 
 
 def test_broker_unreachable_for_half_a_minute(way):
-    """Everything lives on, says what is wrong and says it once."""
+    """Everything keeps running and reports the problem once."""
     replicas = way.replica(), way.replica()
     with way.publisher("relay") as relay:
         with way.load(LOAD) as wait:
@@ -111,7 +111,7 @@ def test_broker_unreachable_for_half_a_minute(way):
 
 @contextlib.contextmanager
 def slot_held(way):
-    """By a reader that confirms nothing, and waits until it is shut out."""
+    """Holds the slot with a reader that confirms nothing."""
     with contextlib.closing(psycopg2.connect(
             way.shop.database_url, connection_factory=psycopg2.extras.LogicalReplicationConnection)) as db:
         db.cursor().start_replication("billing_cdc", decode=False,

@@ -1,5 +1,5 @@
-"""Hand-over between Debezium and the relay under load, each way, as docs/runbooks/event-handover.md has it: the same
-publication, slot and topic, and no operation without its one notification."""
+"""Handover between Debezium and the relay under load, in both directions, as in docs/runbooks/event-handover.md: the
+same slot and topic, and exactly one notification per operation."""
 
 import collections
 import json
@@ -10,7 +10,7 @@ LOAD = 20000
 
 
 def standby(way):
-    """It finds the slot taken, and is well."""
+    """It finds the slot in use, and is healthy."""
     relay = way.started(way.relay())
     wait_for("the relay to stand by", lambda: "another process reads it" in relay.text())
     assert relay.is_healthy()
@@ -18,8 +18,8 @@ def standby(way):
 
 
 def check_topic(way):
-    """Whoever wrote them: keys are accounts, each in one partition, and first comes what happened first. How many
-    operations there are."""
+    """Checks the records of either publisher: keys are accounts, each in one partition, in order of the operations.
+    Returns the number of operations."""
     partitions, wallets, seen = collections.defaultdict(set), collections.defaultdict(list), set()
     for record in way.broker.read(way.topic):
         row = json.loads(record.value)["payload"]["after"]

@@ -1,5 +1,4 @@
-"""An hour in which nothing happens in Billing and everything elsewhere, made short: whoever reads the slot, the slot
-holds back no WAL."""
+"""A shortened hour in which Billing is idle and everything else is busy: with either reader the slot retains no WAL."""
 
 import contextlib
 
@@ -31,7 +30,7 @@ def reading(way, name, request):
 
 
 def held_back(way):
-    """WAL that the server keeps for the slot."""
+    """WAL that the server retains for the slot."""
     return way.shop.value("billing", "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) "
                           "FROM pg_replication_slots WHERE slot_name = 'billing_cdc'")
 
