@@ -581,7 +581,7 @@ def test_takeovers_keep_the_age():
 
 
 def test_every_metric_is_tested():
-    """Lists metrics that no test of this file, of logs, parked sagas or Kafka checks."""
-    files = [ROOT / f"test/system/{name}.py" for name in ("test_metrics", "test_logs", "test_parking")]
+    """Lists metrics that no test of this file, of logs, clients, parked sagas or Kafka checks."""
+    files = [ROOT / f"test/system/{name}.py" for name in ("test_metrics", "test_logs", "test_clients", "test_parking")]
     text = "".join(path.read_text() for path in (*files, *(ROOT / "test/system/kafka").glob("test_*.py")))
     assert [name for name in documented() if name not in text] == []

@@ -81,7 +81,7 @@ TEST(the_last_page_links_to_none) {
 
 TEST(pages_that_are_none) {
   static const char *const bad[] = {"page_size=0",  "page_size=-1", "page_size=x",   "page_size=",
-                                    "page_token=x", "page_token=",  "page_size=1.5", "page_token=" ID};
+                                    "page_token=x", "page_token=",  "page_size=1.5", "page_token=0-0"};
   for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
     begin(bad[i]);
     CHECK_INT(page(F_INT), E_MALFORMED);
