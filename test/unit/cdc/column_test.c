@@ -79,6 +79,7 @@ TEST(numeric_as_bytes) {
   check_as(DECIMALS_PRECISE, 1700, NUMERIC(38, 2), "-1.28", "\"gA==\"");
   check_as(DECIMALS_PRECISE, 1700, NUMERIC(38, 2), "-1.29", "\"/38=\"");
   check_as(DECIMALS_PRECISE, 1700, NUMERIC(38, 2), "123.45", "\"MDk=\"");
+  check_as(DECIMALS_PRECISE, 1700, NUMERIC(38, 2), "5", "\"AfQ=\""); /* 500 of the scale's units */
   check_as(DECIMALS_PRECISE, 1700, NUMERIC(38, 2), "99999999999999999999999999999999999.99",
            "\"B4XuENXaRtkA9Daf/////w==\"");
   check_as(DECIMALS_PRECISE, 1700, -1, "120.500", "{\"scale\":1,\"value\":\"BLU=\"}");

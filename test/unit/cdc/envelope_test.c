@@ -127,6 +127,7 @@ TEST(a_schema_that_comes_again_is_skipped) {
       {"{\"schema\":{\"a\":1},\"payload\":{\"op\":\"r\",\"source\":{}}", E_MALFORMED, 0},
       {"{\"schema\":{\"a\":1},\"payload\":null}", E_OK, 0},
       {"{\"schema\":{\"a\":2},\"payload\":{\"op\":\"t\",\"source\":{}}}", E_OK, 't'},
+      {"{\"schema\":{\"a\":2},\"payloae\":{\"op\":\"t\",\"source\":{}}}", E_MALFORMED, 0},
       {"{\"op\":\"c\",\"source\":{}}", E_OK, 'c'},
       {NULL, E_OK, 0},
       {"{\"payload\":{\"op\":\"c\",\"source\":{}},\"schema\":{}}", E_OK, 'c'},

@@ -381,7 +381,11 @@ KAFKA_TEST(partitions_are_given_up_only_when_the_batch_in_hand_is_done, 2) {
   CHECK_INT(a->next(a, &batch), E_OK);
   Reader b;
   start_reader(&b, 0);
-  CHECK_INT(fiber_sleep(4 * SECONDS), E_OK); /* two heartbeats: by now a was asked for its partitions */
+  /* At the next heartbeat a is asked for its partitions. It would rejoin within the time waited here, and must give
+   * them up only some seconds later. */
+  int64_t until_us = clock_now_us() + 8 * SECONDS;
+  UNTIL(clock_now_us() >= until_us || status_of(a).rebalances > 1);
+  CHECK_INT(status_of(a).rebalances, 1);
   CHECK_INT(b.batches, 0);
   int in_hand = batch.count;
   a->done(a);
