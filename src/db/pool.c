@@ -55,7 +55,7 @@ static void add_metrics(Db *db) {
        .name = "skald_db_groups_resent_total",
        .help = "Groups sent again after their batch failed."},
       {.type = METRIC_GAUGE, .name = "skald_db_queued_groups", .help = "Groups waiting to be sent."},
-      {.type = METRIC_GAUGE, .name = "skald_db_connections_max", .help = "Connections configured."},
+      {.type = METRIC_GAUGE, .name = "skald_db_connections_max", .help = "Connections the pool is configured for."},
   };
   static const MetricFamily connections = {
       .type = METRIC_GAUGE, .name = "skald_db_connections", .help = "Open connections, by what they do."};
