@@ -13,7 +13,7 @@
 
 #define LOCK_NOT_AVAILABLE "55P03"
 
-#define QUEUE_MAX    8192
+#define QUEUE_MAX    4096
 #define ATTEMPTS_MAX 6 /* of a group that runs into deadlocks or lock timeouts, each alone */
 
 /* What a group can end in; the last stands for all others. */
