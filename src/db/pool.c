@@ -13,7 +13,7 @@
 
 #define LOCK_NOT_AVAILABLE "55P03"
 
-#define QUEUE_MAX    8192
+#define QUEUE_MAX    4096
 #define ATTEMPTS_MAX 6 /* of a group that runs into deadlocks or lock timeouts, each alone */
 
 /* What a group can end in; the last stands for all others. */
@@ -55,7 +55,7 @@ static void add_metrics(Db *db) {
        .name = "skald_db_groups_resent_total",
        .help = "Groups sent again after their batch failed."},
       {.type = METRIC_GAUGE, .name = "skald_db_queued_groups", .help = "Groups waiting to be sent."},
-      {.type = METRIC_GAUGE, .name = "skald_db_connections_max", .help = "Connections configured."},
+      {.type = METRIC_GAUGE, .name = "skald_db_connections_max", .help = "Connections the pool is configured for."},
   };
   static const MetricFamily connections = {
       .type = METRIC_GAUGE, .name = "skald_db_connections", .help = "Open connections, by what they do."};

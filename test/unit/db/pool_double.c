@@ -61,23 +61,22 @@ static struct {
   char journal[1 << 20];
   size_t journal_size;
   char logged[512];
-  int64_t shift_us;
+  int64_t advanced_us;
 } server;
 
 /* ---- the clock ---- */
 
+/* It stands still but for clock_advance, however slow the machine is. It begins at an hour. */
 int clock_gettime(clockid_t id, struct timespec *ret) {
-  long rc = syscall(SYS_clock_gettime, id, ret);
-  if (rc == 0 && id != CLOCK_REALTIME) {
-    int64_t ns = ret->tv_nsec + server.shift_us % 1000000 * 1000;
-    ret->tv_sec += server.shift_us / 1000000 + ns / 1000000000;
-    ret->tv_nsec = ns % 1000000000;
-  }
-  return (int)rc;
+  if (id == CLOCK_REALTIME)
+    return (int)syscall(SYS_clock_gettime, id, ret);
+  ret->tv_sec = 3600 + server.advanced_us / 1000000;
+  ret->tv_nsec = server.advanced_us % 1000000 * 1000;
+  return 0;
 }
 
 void clock_advance(int64_t us) {
-  server.shift_us += us;
+  server.advanced_us += us;
 }
 
 /* ---- the log ---- */

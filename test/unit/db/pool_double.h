@@ -25,7 +25,7 @@ void server_cut(int connection);         /* the network's end */
 void server_refuse(bool refuse);         /* connections */
 void server_read_only(bool read_only);   /* as the parameters of each session say from their next response on */
 
-void clock_advance(int64_t us);
+void clock_advance(int64_t us); /* nothing else moves the monotonic clock */
 
 /* The last line logged, as "component level message", where ours go: the test needs no log. */
 const char *logged(void);

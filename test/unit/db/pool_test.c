@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CALLS_MAX   10000
+#define CALLS_MAX   5000
 #define LATER       (100 * MILLISECONDS)
 #define DEADLINE    (60 * SECONDS)
 #define NOT_YET     1
@@ -109,7 +109,7 @@ static void run(UnitFn *fn) {
   if (!begun) {
     metrics_init(1);
     loop_init();
-    fiber_limit(20000);
+    fiber_limit(8000);
     pool.db = db_new("", "order");
     db_start(pool.db, CONNECTIONS, 64);
   }
@@ -289,10 +289,10 @@ POOL_TEST(one_whose_deadline_passes_in_the_queue_is_never_sent) {
   CHECK_INT(server_sent("late"), 0);
 }
 
-POOL_TEST(beyond_8192_that_wait_the_next_is_refused) {
+POOL_TEST(beyond_4096_that_wait_the_next_is_refused) {
   lock_all_connections();
   Call *last = NULL;
-  for (int i = 0; i < 8192; i++)
+  for (int i = 0; i < 4096; i++)
     last = CALL("waits");
   settle();
   CHECK_INT(last->outcome, NOT_YET);
