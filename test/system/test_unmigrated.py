@@ -147,3 +147,20 @@ def test_role_that_may_not_read_the_versions_is_served():
         assert "payment may not read public.skald_migration" in shop.server.text()
         assert ok(shop.post("/payment/payment", payment()))
         shop.stop()
+
+
+def test_request_before_the_first_check_is_refused():
+    """A process that cannot ask its database yet begins nothing in it."""
+    with open_shop() as shop:
+        migrate(shop)
+        shop.stop()
+        with shop.cluster.frozen():
+            shop.start()
+            pids = shop.server.pids()
+            for path, body in (("/order/order/saga", saga()), ("/user/user", person())):
+                assert "is not known yet" in refused(shop, "POST", path, body)
+            assert "cannot be reached" in problem(shop.get("/readyz"), 503)["detail"]
+            assert shop.server.pids() == pids
+        wait_for("readiness", shop.is_ready, HEAL_SECONDS)
+        assert ok(shop.post("/order/order/saga", saga()))[0]["status"] == "SUCCESS"
+        shop.stop()
