@@ -1,6 +1,8 @@
 /* Decimal text to Java's doubles and to Kafka Connect's decimals. */
 #include "cdc/number.h"
 
+#include "base/err.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -138,7 +140,7 @@ static void write_nearest(Buf *out, bool negative, Str digits, int64_t point) {
   }
   Decimal shortest;
   if (!parse(str_from(text), &shortest))
-    abort(); /* the C library's own form */
+    die("printf does not write numbers as C has them");
   char kept[24];
   Str nearest = significant(&shortest, kept, sizeof(kept), &point);
   write_java(out, negative, nearest, point);

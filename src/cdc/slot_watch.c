@@ -62,5 +62,5 @@ static void run(void *arg) {
 void slot_watch_start(Db *db) {
   watch.db = db;
   if (!fiber_start("replication slot", run, NULL))
-    abort(); /* at start there is room for it, or the limit is a defect */
+    die("no fiber can be started");
 }

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
-_Static_assert(PROCESS_STOP_S *INT64_C(1000000) == SERVICE_RELEASE_US + LOG_DRAIN_US + 1000000,
+_Static_assert(PROCESS_STOP_S *SECONDS == SERVICE_RELEASE_US + LOG_DRAIN_US + 1 * SECONDS,
                "every part of the end within it");
 
 #define HTTP_RESERVE_DESCRIPTORS (2 * HTTP_RESERVE) /* see http/server.h */

@@ -265,7 +265,7 @@ static int run(int argc, char **argv) {
   loop_before_poll(flush_log, NULL);
   loop_on_terminate(on_terminate);
   if (!fiber_start("start", start, NULL))
-    abort();
+    die("no fiber can be started");
   loop_run();
   log_flush();
   return state.status;

@@ -161,7 +161,7 @@ static void run_worker(int worker) {
   loop_before_poll(flush_log, NULL);
   loop_on_terminate(on_terminate);
   if (!fiber_start("start", start, &worker))
-    abort();
+    die("no fiber can be started");
   loop_run();
   log_flush();
 }
@@ -224,7 +224,7 @@ static int run(int argc, char **argv) {
   name_owner();
   add_services();
   return supervise(workers, run_worker, stop_listening, conf.delay_us,
-                   conf.delay_us + process_config.drain_us + PROCESS_STOP_S * INT64_C(1000000));
+                   conf.delay_us + process_config.drain_us + PROCESS_STOP_S * SECONDS);
 }
 
 static const Option *const tables[] = {shop_database_options, process_options, log_options,          options,

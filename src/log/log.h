@@ -6,6 +6,7 @@
 #define SKALD_LOG_LOG_H
 
 #include "log/record.h"
+#include "rt/clock.h"
 #include "rt/config.h"
 
 extern const Option log_options[];
@@ -19,7 +20,7 @@ void log_worker(int index);
 void log_given(void); /* in the parent, after each fork: what waits to be forwarded is the child's to send */
 /* In each worker's loop: follows LOG_LEVEL_FILE and SIGHUP, forwards. */
 void log_run(void);
-#define LOG_DRAIN_US 2000000
+#define LOG_DRAIN_US (2 * SECONDS)
 /* In a fiber, at the end: what was to be forwarded goes out, within LOG_DRAIN_US. */
 void log_drain(void);
 bool log_follows_file(void);

@@ -4,8 +4,9 @@
 
 #include "db/db.h"
 #include "http/http.h"
+#include "rt/clock.h"
 
-#define SERVICE_RELEASE_US 6000000 /* see stop */
+#define SERVICE_RELEASE_US (6 * SECONDS) /* see stop */
 
 typedef struct Service Service;
 

@@ -15,8 +15,8 @@
 
 #include <stdlib.h>
 
-#define LIST_MOST 10000 /* notifications in one answer */
-#define GAUGES_US 1000000
+#define LIST_MAX  10000 /* notifications in one answer */
+#define GAUGES_US (1 * SECONDS)
 
 enum { EVENTS_WAL, EVENTS_KAFKA, EVENTS_OFF };
 
@@ -127,10 +127,10 @@ static int list_of_user(Req *req, void *in) {
   DbResult found;
   List list;
   const Uuid from_the_first = {0};
-  TRY(req_query(req, DB_STMT(&select_of_user, V_UUID(user), V_UUID(from_the_first), V_INT(LIST_MOST)), &found));
+  TRY(req_query(req, DB_STMT(&select_of_user, V_UUID(user), V_UUID(from_the_first), V_INT(LIST_MAX)), &found));
   TRY(db_read_rows(req->arena, &found, notification_fields, sizeof(Notification), &list));
   reply_list(req, 200, notification_fields, sizeof(Notification), list);
-  if (found.rows == LIST_MOST)
+  if (found.rows == LIST_MAX)
     http_reply_header(req->reply, STR("link"),
                       arena_printf(req->arena, "<%.*s?page_token=%.*s>; rel=\"next\"", STR_FMT(req->http->path),
                                    STR_FMT(db_cell(&found, found.rows - 1, 4))));
@@ -181,12 +181,12 @@ static void start(Service *s, int worker) {
     return;
   Reading *r = calloc(1, sizeof(*r));
   if (!r)
-    abort();
+    die("out of memory");
   s->state = r;
   r->source = new_source();
   r->consumer = notification_consumer_start(s, r->source, notification_resolver_start(s));
   if (!fiber_start("notification gauges", show_gauges, r))
-    abort(); /* at start there is room for it, or the limit is a defect */
+    die("no fiber can be started");
 }
 
 /* Whoever takes over then need not wait until this process counts as dead. A batch in hand comes again. */

@@ -2,6 +2,7 @@
  * transaction, which is retried until it succeeds. Only then is the batch done. */
 #include "services/notification_consumer.h"
 
+#include "base/backoff.h"
 #include "cdc/envelope.h"
 #include "http/span.h"
 #include "log/log.h"
@@ -14,9 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STORE_US       5000000
-#define RETRY_FIRST_US 50000
-#define RETRY_MOST_US  2000000
+#define STORE_US       (5 * SECONDS)
+#define RETRY_FIRST_US (50 * MILLISECONDS)
+#define RETRY_MAX_US   (2 * SECONDS)
 
 struct NotificationConsumer {
   Service *service;
@@ -247,7 +248,7 @@ static void log_rows(const Work *w) {
   FiberContext own = *fiber_context();
   for (int i = 0; i < w->row_count; i++) {
     work_for(w->rows[i].historyId, w->rows[i].traceparent);
-    LOG(DEBUG, "notification", "noted");
+    LOG(DEBUG, "notification", "stored notification");
   }
   *fiber_context() = own;
 }
@@ -258,15 +259,14 @@ static int handle_batch(NotificationConsumer *c, const ChangeBatch *batch) {
   SCOPED_ARENA arena = arena_new();
   Work work = {.arena = arena, .schema = &c->schema};
   read_batch(&work, batch);
-  int64_t wait_us = RETRY_FIRST_US;
+  int attempts = 0;
   int rc = E_OK;
   while ((rc = handle(c, &work)) < 0) {
     if (rc == E_CANCELED)
       return rc;
-    if (wait_us == RETRY_FIRST_US)
+    if (attempts == 0)
       LOG(WARN, "notification", "%d events wait: %s", batch->count, err_info(rc)->title);
-    TRY(fiber_sleep(wait_us));
-    wait_us = wait_us * 2 < RETRY_MOST_US ? wait_us * 2 : RETRY_MOST_US;
+    TRY(fiber_sleep(backoff_us(attempts++, RETRY_FIRST_US, RETRY_MAX_US, random_u64())));
   }
   count_events(c, &work);
   log_rows(&work);
@@ -285,13 +285,13 @@ static void consume(void *arg) {
 NotificationConsumer *notification_consumer_start(Service *s, Source *source, NotificationResolver *resolver) {
   NotificationConsumer *c = calloc(1, sizeof(*c));
   if (!c)
-    abort();
+    die("out of memory");
   c->service = s;
   c->source = source;
   c->resolver = resolver;
   c->fiber = fiber_start("notification events", consume, c);
   if (!c->fiber)
-    abort(); /* at start there is room for it, or the limit is a defect */
+    die("no fiber can be started");
   return c;
 }
 

@@ -12,11 +12,11 @@
 
 #include <stdlib.h>
 
-#define CALL_US       5000000 /* for one call of the user service, or one statement */
+#define CALL_US       (5 * SECONDS) /* for one call of the user service, or one statement */
 #define CALLS_AT_ONCE 16
-#define RETRY_US      2000000  /* after a round that failed */
-#define PACE_US       20000    /* between two rounds: a long backlog leaves room for others */
-#define IDLE_US       60000000 /* rows stored by another process are found this late at worst */
+#define RETRY_US      (2 * SECONDS)       /* after a round that failed */
+#define PACE_US       (20 * MILLISECONDS) /* between two rounds: a long backlog leaves room for others */
+#define IDLE_US       (60 * SECONDS)      /* rows stored by another process are found this late at worst */
 
 struct NotificationResolver {
   Service *service;
@@ -194,11 +194,11 @@ void notification_recipients_prepare(void) {
 NotificationResolver *notification_resolver_start(Service *s) {
   NotificationResolver *r = calloc(1, sizeof(*r));
   if (!r)
-    abort();
+    die("out of memory");
   r->service = s;
   r->fiber = fiber_start("notification recipients", resolve_pending, r);
   if (!r->fiber)
-    abort(); /* at start there is room for it, or the limit is a defect */
+    die("no fiber can be started");
   return r;
 }
 

@@ -46,7 +46,7 @@ def lines(shop, **wanted):
 def noted(shop, trace, count=1):
     """Notification's lines of the trace, once there is one per operation."""
     return wait_for("Notification's lines", lambda: (found := lines(shop, trace_id=trace, logger_name="notification",
-                                                                    message="noted")) and len(found) >= count and found)
+                                                                    message="stored notification")) and len(found) >= count and found)
 
 
 def test_an_order_from_the_header_to_the_notification(traced):
