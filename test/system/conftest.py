@@ -17,8 +17,8 @@ def end_in_order(*_):
 
 # Files that take long, so that no worker begins such a one when the others have nothing left to do.
 FIRST = ("test_stack", "test_kafka_source", "test_relay_debezium", "test_metrics", "test_migrate", "test_parking",
-         "test_database_down", "test_retention", "test_make_run", "test_seven", "test_monitoring", "test_processes",
-         "test_memory", "test_newman", "test_trace")
+         "test_database_down", "test_retention", "test_recipes", "test_make_run", "test_seven", "test_monitoring",
+         "test_processes", "test_memory", "test_newman", "test_trace")
 # Files whose tests share nothing that takes long to make: each of them goes to whichever worker is free, at the end.
 LAST = ("test_restore", "test_crash", "test_logs", "test_relay")
 # Files whose tests share something only with those of the same first parameter.

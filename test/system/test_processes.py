@@ -156,6 +156,7 @@ class NotificationAlone(OneShop):
         self.servers["all"] = Server("notification", port=self.port, **self.settings())
 
 
+@pytest.mark.timed
 def test_a_drain_that_waits_for_a_silent_service_is_idle():
     """Fibers that must wait on after they were canceled do so asleep."""
     with contextlib.closing(SilentServer()) as silent, opened(NotificationAlone(WORKERS=1, USER_URL=silent.url)) as shop:

@@ -16,6 +16,8 @@ COPIED = ["src", "test/system", "tools", "deploy", "meson.build", "meson_options
 GATES = ["layers", "size", "text", "format"]
 RECIPES = ["an endpoint", "a service", "a saga step"]
 
+pytestmark = pytest.mark.plain  # it builds an executable of its own
+
 
 def blocks(recipe):
     """(file, where, anchor, text) of each block that has a place, in their order."""

@@ -47,8 +47,13 @@ class Program:
     def tool(self, verb, *arguments):
         done = subprocess.run([self.command, verb, self.folder, *map(str, arguments)], env=self.environment,
                               capture_output=True, text=True, timeout=TOOL_SECONDS)
-        assert done.returncode == 0, f"{self.command} {verb}: {done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{self.command} {verb}: {done.stdout}{done.stderr}\n{self.errors()}"
         return done.stdout.strip()
+
+    def errors(self):
+        """The errors in its log. The cause of its end may be far above the last lines, which are of an orderly stop."""
+        lines = [line for path in self.folder.glob("*.log") for line in path.read_text(errors="replace").splitlines()]
+        return "\n".join([line for line in lines if " ERROR " in line or " FATAL " in line or "Exception" in line][:20])
 
     def pid(self):
         return int(self.tool("pid") or 0)
