@@ -1,4 +1,4 @@
-/* Arena: memory that is given back all at once. What a request makes lives in its arena, so handlers free nothing.
+/* Arena: memory that is freed all at once. What a request makes lives in its arena, so handlers free nothing.
  * Out of memory aborts; every input is bounded so that it can't be provoked. Not for use by two threads. */
 #ifndef SKALD_BASE_ARENA_H
 #define SKALD_BASE_ARENA_H

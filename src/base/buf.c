@@ -85,7 +85,7 @@ static bool is_plain(unsigned char c) {
 }
 
 /* Appends the character s begins with, which is not a plain one. Returns how many bytes of s that was. Bytes that are
- * no UTF-8 become U+FFFD one by one: what is written is JSON whatever is given. */
+ * no UTF-8 become U+FFFD one by one: any input gives valid JSON. */
 static size_t add_special(Buf *b, Str s) {
   static const char hex[] = "0123456789ABCDEF";
   static const char letters[0x20] = {['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f', ['\r'] = 'r'};

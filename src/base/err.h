@@ -27,10 +27,10 @@ enum {
   E_UNKNOWN = -16,     /* sent, no response: it may or may not have been done */
   E_TIMEOUT = -17,     /* a deadline passed */
   E_CANCELED = -18,    /* the waiting fiber was canceled */
-  E_FENCED = -19,      /* somebody else owns it now */
+  E_FENCED = -19,      /* another owns it now */
   E_EXISTS = -20,      /* a unique key is already there */
   E_SYSTEM = -21,      /* the operating system refused; the cause was logged */
-  E_INTERNAL = -22,    /* a defect of ours, or an SQL error nobody expected */
+  E_INTERNAL = -22,    /* a defect of ours, or an unexpected SQL error */
 };
 
 typedef struct ErrInfo {

@@ -82,7 +82,7 @@ int str_to_int(Str s, int64_t *ret) {
 }
 
 /* The well-formed sequences of RFC 3629 §4 by their first byte: how many bytes follow, and the bounds of the second
- * byte, which is where overlong forms, surrogates and what lies beyond U+10FFFF are told apart. */
+ * byte, which is where overlong forms, surrogates and what lies beyond U+10FFFF are distinguished. */
 static size_t utf8_shape(unsigned char first, unsigned char *low, unsigned char *high) {
   *low = 0x80;
   *high = 0xBF;

@@ -1,4 +1,4 @@
-/* Str: a borrowed view of bytes, not zero-terminated. It owns nothing; whoever made the bytes says how long they live.
+/* Str: a borrowed view of bytes, not zero-terminated. It owns nothing; the owner of the bytes says how long they live.
  */
 #ifndef SKALD_BASE_STR_H
 #define SKALD_BASE_STR_H

@@ -10,7 +10,7 @@
 #define TRACE_ID_TEXT    33 /* with the zero behind it, as the next two */
 #define SPAN_ID_TEXT     17
 #define TRACEPARENT_TEXT 56
-#define TRACESTATE_TEXT  513 /* the 512 bytes that whoever passes it on should pass at least (§3.3.1.5) */
+#define TRACESTATE_TEXT  513 /* the 512 bytes that every hop should pass on at least (§3.3.1.5) */
 
 typedef struct Trace {
   char trace_id[TRACE_ID_TEXT]; /* "" : none */
@@ -20,7 +20,7 @@ typedef struct Trace {
 
 #define TRACE_SAMPLED 1
 
-/* Takes version 00 exactly, and of a later version what it has in common with it. E_MALFORMED: *ret is untouched, and
+/* Takes version 00 exactly, and of a later version what it has in common with it. E_MALFORMED: *ret is unchanged, and
  * the work begins a trace of its own. */
 MUST_CHECK int trace_parse(Str traceparent, Trace *ret);
 /* Version 00. Needs both ids. */

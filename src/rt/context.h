@@ -1,4 +1,5 @@
-/* What a fiber's work is about: the log adds it to every line of that fiber. Fibers inherit it from who starts them. */
+/* What a fiber's work is about: the log adds it to every line of that fiber. A fiber inherits it from the one that
+ * starts it. */
 #ifndef SKALD_RT_CONTEXT_H
 #define SKALD_RT_CONTEXT_H
 

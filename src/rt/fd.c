@@ -1,5 +1,5 @@
 /* A descriptor is a poll handle of libuv. It goes on watching after a wait, since to stop and to start again is a
- * system call each, and stops when something comes that nobody waits for. So it watches a copy of the descriptor: the
+ * system call each, and stops at an event that no fiber waits for. So it watches a copy of the descriptor: the
  * library may close its own one, and its number may be another's, before the watch is ended. */
 #include "rt/fd.h"
 
@@ -63,7 +63,7 @@ static void watch(Fd *f, int events) {
 static void on_ready(uv_poll_t *poll, int status, int events) {
   Fd *f = (Fd *)poll;
   (void)events;
-  if (!f->fiber || status < 0) /* an error is found by who reads from the descriptor */
+  if (!f->fiber || status < 0) /* the next read from the descriptor reports an error */
     watch(f, 0);
   f->ready = true;
   fiber_wake(f->fiber);

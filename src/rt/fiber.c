@@ -1,4 +1,4 @@
-/* Fibers: who is ready, who waits until when, and whose turn it is. */
+/* Fibers: those that are ready, those that wait and until when, and whose turn it is. */
 #include "rt/fiber.h"
 
 #include "rt/clock.h"

@@ -1,5 +1,5 @@
 /* Switching stacks: a handful of instructions on x86_64 and aarch64, ucontext (two system calls more) elsewhere. The
- * sanitizers are told of every switch, or they would take it for a stack overflow. */
+ * sanitizers are notified of every switch, or they would report a stack overflow. */
 #include "rt/fiber_switch.h"
 
 #include "base/err.h"

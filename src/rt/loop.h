@@ -1,6 +1,6 @@
-/* The event loop: one per process, one thread. Everything in rt/ that waits does so through it; nobody above rt/ sees
- * libuv. A pass of the loop: run the ready fibers, call the before-poll hooks (which send what the fibers asked for),
- * then sleep in poll until something happens. */
+/* The event loop: one per process, one thread. Everything in rt/ that waits does so through it; nothing above db/ and
+ * http/ sees libuv. A pass of the loop: run the ready fibers, call the before-poll hooks (which send what the fibers
+ * asked for), then sleep in poll until something happens. */
 #ifndef SKALD_RT_LOOP_H
 #define SKALD_RT_LOOP_H
 

@@ -118,13 +118,19 @@ static int refuse_cancel(Req *req, SagaState state, Str parked_step) {
 }
 
 int saga_retry(Req *req, void *in) {
-  return operate(req, &(Command){"retry", &statements_of(req)->resume, true, refuse_going_on}, in);
+  const Command command = {
+      .action = "retry", .sql = &statements_of(req)->resume, .beyond_pivot = true, .refuse = refuse_going_on};
+  return operate(req, &command, in);
 }
 
 int saga_cancel(Req *req, void *in) {
-  return operate(req, &(Command){"cancel", &statements_of(req)->cancel, false, refuse_cancel}, in);
+  const Command command = {
+      .action = "cancel", .sql = &statements_of(req)->cancel, .beyond_pivot = false, .refuse = refuse_cancel};
+  return operate(req, &command, in);
 }
 
 int saga_skip(Req *req, void *in) {
-  return operate(req, &(Command){"skip", &statements_of(req)->resume, true, refuse_going_on}, in);
+  const Command command = {
+      .action = "skip", .sql = &statements_of(req)->resume, .beyond_pivot = true, .refuse = refuse_going_on};
+  return operate(req, &command, in);
 }
