@@ -25,7 +25,7 @@ static bool is_logger(Str name) {
   for (size_t i = 0; i < name.n; i++)
     if (!strchr("abcdefghijklmnopqrstuvwxyz0123456789_-.", name.p[i]) || !name.p[i])
       return false;
-  return name.n > 0 && name.n <= LOG_LOGGER_MOST;
+  return name.n > 0 && name.n <= LOG_LOGGER_MAX;
 }
 
 static int add_named(LogLevels *l, Str logger, Str level) {

@@ -7,13 +7,13 @@
 
 typedef enum LogLevel { LOG_TRACE, LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR, LOG_OFF } LogLevel;
 
-#define LOG_LOGGERS     32
-#define LOG_LOGGER_MOST 32 /* bytes of a logger's name */
+#define LOG_LOGGERS    32
+#define LOG_LOGGER_MAX 32 /* bytes of a logger's name */
 
 typedef struct LogLevels {
   LogLevel level, lowest; /* for loggers that are not named; of all in here */
   struct {
-    char logger[LOG_LOGGER_MOST + 1];
+    char logger[LOG_LOGGER_MAX + 1];
     LogLevel level;
   } named[LOG_LOGGERS];
   int count;

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #define ECS_VERSION "8.11.0"
-#define FIELD_MOST  256 /* bytes of a field's text */
+#define FIELD_MAX   256 /* bytes of a field's text */
 
 static const struct {
   const char *name, *small, *colour;
@@ -59,7 +59,7 @@ static void each_field(Buf *b, const LogRecord *r, FieldWriter *write) {
       write(b, &about[i]);
   for (int i = 0; i < r->field_count; i++) {
     LogField field = r->fields[i];
-    field.text = str_utf8_cut(field.text, FIELD_MOST);
+    field.text = str_utf8_cut(field.text, FIELD_MAX);
     if (field.key != LOG_NO_KEY)
       write(b, &field);
   }
