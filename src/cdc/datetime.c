@@ -1,8 +1,8 @@
 /* Dates and times of day out of PostgreSQL's text. */
 #include "cdc/datetime.h"
 
-#define DAY_US    INT64_C(86400000000)
-#define YEAR_MOST 300000000 /* beyond any of PostgreSQL's, and far from where days overflow */
+#define DAY_US   INT64_C(86400000000)
+#define YEAR_MAX 300000000 /* beyond any of PostgreSQL's, and far from where days overflow */
 
 typedef struct Moment {
   int64_t year; /* astronomical: 0 is 1 BC */
@@ -40,7 +40,7 @@ static bool is_day(int64_t year, int64_t month, int64_t day) {
 static bool take_date(Str *rest, Moment *ret) {
   int64_t year = 0, month = 0, day = 0;
   if (!take_number(rest, 4, 9, &year) || !take(rest, STR("-")) || !take_number(rest, 2, 2, &month) ||
-      !take(rest, STR("-")) || !take_number(rest, 2, 2, &day) || year > YEAR_MOST)
+      !take(rest, STR("-")) || !take_number(rest, 2, 2, &day) || year > YEAR_MAX)
     return false;
   *ret = (Moment){year, (int)month, (int)day, 0};
   return true;

@@ -11,7 +11,7 @@
 #define SAFE_DIGITS   15  /* so many decimal digits are always the shortest text of their double */
 #define SAFE_EXPONENT 290 /* of normal doubles, with room */
 #define DOUBLE_DIGITS 800 /* no midpoint between two doubles needs more */
-#define EXPONENT_MOST 1000000
+#define EXPONENT_MAX  1000000
 #define LIMB_DIGITS   9
 
 /* The value is ±0.DIGITS × 10^point, digits being whole followed by fraction. */
@@ -44,7 +44,7 @@ static bool take_exponent(Str *rest, int64_t *ret) {
   if (!negative)
     (void)take(rest, '+');
   Str digits = take_digits(rest);
-  if (str_to_int(digits, ret) < 0 || *ret > EXPONENT_MOST)
+  if (str_to_int(digits, ret) < 0 || *ret > EXPONENT_MAX)
     return false;
   *ret = negative ? -*ret : *ret;
   return true;
@@ -140,7 +140,7 @@ static void write_nearest(Buf *out, bool negative, Str digits, int64_t point) {
   }
   Decimal shortest;
   if (!parse(str_from(text), &shortest))
-    die("printf does not write numbers as C has them");
+    die("the C library's own number is none: %s", text);
   char kept[24];
   Str nearest = significant(&shortest, kept, sizeof(kept), &point);
   write_java(out, negative, nearest, point);

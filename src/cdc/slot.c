@@ -5,16 +5,15 @@
 #include "db/script.h"
 #include "rt/clock.h"
 
-#include <stdio.h>
-
 #define PAUSE    "SELECT pg_sleep(0.2)"
-#define ALTER_US 5000000
+#define ALTER_US (5 * SECONDS)
 
 typedef struct SlotMigration {
   Arena *arena;
   DbScript *db;
   const char *dsn, *slot;
   int64_t patience_us;
+  SlotReport *report;
   int64_t deadline_us; /* 0: nobody was waited for yet */
   Str error;
 } SlotMigration;
@@ -22,8 +21,8 @@ typedef struct SlotMigration {
 typedef struct SlotState {
   bool exists, ready;
   bool lost;         /* it can never be read again */
-  bool stays_behind; /* when a standby takes over; it need not */
-  Str user;          /* process id of who makes or reads it */
+  bool stays_behind; /* when a standby takes over, though it could be synchronized */
+  Str user;          /* id of the process that makes or reads it */
 } SlotState;
 
 static int check_slot(SlotMigration *m, const DbResult *found) {
@@ -67,8 +66,10 @@ static int find_slot(SlotMigration *m, SlotState *ret) {
 static int wait_for_maker(SlotMigration *m, Str maker) {
   if (m->deadline_us == 0) {
     m->deadline_us = clock_now_us() + m->patience_us;
-    fprintf(stderr, "skald: process %.*s is making the replication slot %s; waiting until it is ready, for %lld s\n",
-            STR_FMT(maker), m->slot, (long long)(m->patience_us / 1000000));
+    m->report(true,
+              arena_printf(m->arena,
+                           "process %.*s is making the replication slot %s; waiting until it is ready, for %lld s",
+                           STR_FMT(maker), m->slot, (long long)(m->patience_us / SECONDS)));
   }
   if (clock_now_us() >= m->deadline_us) {
     m->error = arena_printf(m->arena,
@@ -90,32 +91,34 @@ static int alter_slot(SlotMigration *m) {
   return rc;
 }
 
-/* No event depends on it, so where it cannot be done one is told and goes on. */
-static void take_along(SlotMigration *m, Str reader) {
+/* No event depends on it, so where it cannot be done that is reported and the migration succeeds. */
+static void enable_failover(SlotMigration *m, Str reader) {
   int rc = E_BUSY;
   if (reader.p)
     m->error = arena_printf(m->arena, "process %.*s reads it", STR_FMT(reader));
   else
     rc = alter_slot(m);
   if (rc == E_OK)
-    printf("the replication slot %s goes along to a standby that takes over\n", m->slot);
+    m->report(false, arena_printf(m->arena, "the replication slot %s is synchronized to standbys (failover)", m->slot));
   else
-    fprintf(stderr,
-            "skald: the replication slot %s does not go along to a standby that takes over: %.*s. Where there is a "
-            "standby, migrate again while nobody reads the slot\n",
-            m->slot, STR_FMT(m->error));
+    m->report(true,
+              arena_printf(m->arena,
+                           "the replication slot %s is not synchronized to standbys (failover): %.*s. Where there "
+                           "is a standby, migrate again while nobody reads the slot",
+                           m->slot, STR_FMT(m->error)));
 }
 
-/* Not replaced here: what lies between must be seen to first, and Billing goes on without. */
-static void tell_lost(const SlotMigration *m) {
-  fprintf(stderr,
-          "skald: the replication slot %s is lost: WAL that it needs has been removed. It gives no events until it is "
-          "made anew: SELECT pg_drop_replication_slot('%s'), then migrate again. What happened in between stays in "
-          "Billing's history; skald audit lists it\n",
-          m->slot, m->slot);
+/* Not replaced here: the gap must be looked after first, and Billing works without the slot. */
+static void report_lost(const SlotMigration *m) {
+  m->report(true,
+            arena_printf(m->arena,
+                         "the replication slot %s is lost: WAL that it needs has been removed. It gives no events "
+                         "until it is made anew: SELECT pg_drop_replication_slot('%s'), then migrate again. What "
+                         "happened in between stays in Billing's history; skald audit lists it",
+                         m->slot, m->slot));
 }
 
-/* From PostgreSQL 17 on it goes along to a standby, if it is told to. */
+/* From PostgreSQL 17 on it is synchronized to standbys, if it is made so. */
 static int create_slot(SlotMigration *m) {
   Str sql = arena_printf(m->arena,
                          "DO $$ BEGIN IF current_setting('server_version_num')::int >= 170000 THEN "
@@ -130,9 +133,9 @@ static int make_slot(SlotMigration *m) {
     SlotState slot;
     TRY(find_slot(m, &slot));
     if (slot.ready && slot.lost)
-      tell_lost(m);
+      report_lost(m);
     else if (slot.ready && slot.stays_behind)
-      take_along(m, slot.user);
+      enable_failover(m, slot.user);
     if (slot.ready)
       return E_OK;
     int rc = slot.exists ? wait_for_maker(m, slot.user) : create_slot(m);
@@ -143,14 +146,14 @@ static int make_slot(SlotMigration *m) {
   }
 }
 
-int slot_migrate(const char *dsn, const char *slot, int64_t patience_us) {
+int slot_migrate(const char *dsn, const char *slot, int64_t patience_us, SlotReport *report) {
   SCOPED_ARENA arena = arena_new();
-  SlotMigration m = {.arena = arena, .dsn = dsn, .slot = slot, .patience_us = patience_us};
+  SlotMigration m = {.arena = arena, .dsn = dsn, .slot = slot, .patience_us = patience_us, .report = report};
   int rc = db_script_open(dsn, arena, &m.db, &m.error);
   if (rc == E_OK)
     rc = make_slot(&m);
   db_script_close(m.db);
   if (rc < 0)
-    fprintf(stderr, "skald: no replication slot for Billing's events: %.*s\n", STR_FMT(m.error));
+    report(true, arena_printf(arena, "no replication slot for Billing's events: %.*s", STR_FMT(m.error)));
   return rc;
 }

@@ -1,4 +1,4 @@
-/* Asks the server every now and then. */
+/* Polls the server. */
 #include "cdc/slot_watch.h"
 
 #include "metrics/metrics.h"
@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define EVERY_US 2000000
+#define EVERY_US (2 * SECONDS)
 
 static const MetricFamily families[] = {
     {.type = METRIC_OPTIONAL, .name = "skald_slot_active", .help = "Whether anybody reads the replication slot."},
@@ -62,5 +62,5 @@ static void run(void *arg) {
 void slot_watch_start(Db *db) {
   watch.db = db;
   if (!fiber_start("replication slot", run, NULL))
-    die("no fiber can be started");
+    die("no fiber for the replication slot's watch"); /* at start there is room, or the limit is a defect */
 }

@@ -1,5 +1,5 @@
-/* What a replication slot costs its server, as metrics, whoever reads it: a slot that nobody reads holds WAL until the
- * disk is full, and that is seen here first. */
+/* What a replication slot costs its server, as metrics, with or without a reader: a slot that nobody reads holds
+ * WAL until the disk is full, and that is seen here first. */
 #ifndef SKALD_CDC_SLOT_WATCH_H
 #define SKALD_CDC_SLOT_WATCH_H
 

@@ -25,7 +25,7 @@ typedef struct SourceStatus {
   int64_t lag_us;      /* age of the oldest event received that is not done; 0 without one */
   int64_t lag_bytes;   /* received and not done; 0 where records are counted */
   int64_t lag_records; /* up to the end of the stream and not done; 0 where bytes are counted */
-  int64_t rebalances;  /* how often the stream was shared out anew */
+  int64_t rebalances;  /* how often partitions were assigned */
 } SourceStatus;
 
 typedef struct Source Source;

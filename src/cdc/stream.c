@@ -287,7 +287,7 @@ static void log_problem(Stream *s, int rc) {
     LOG(WARN, s->config.logger, "slot %s: %s", s->config.slot, text);
 }
 
-/* The positions too: a server restored from elsewhere may count them anew. */
+/* The positions too: a server restored from a backup may be at an earlier one. */
 static void forget(Stream *s) {
   s->reading = s->in_transaction = s->requested = s->announced = false;
   s->first_lsn = s->received_lsn = s->handed_lsn = s->flushed_lsn = 0;

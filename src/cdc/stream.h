@@ -33,7 +33,7 @@ typedef struct StreamTable { /* a table as announced on this connection */
 typedef struct Stream Stream;
 
 /* Functions that return an int may wait by stream_pause. A negative one ends the connection, and everything not
- * confirmed comes again; E_REFUSED ends the reading for good. */
+ * confirmed comes again; E_REFUSED ends the reading. */
 typedef struct StreamHandler {
   void (*forget)(void *arg);                    /* the connection is gone */
   int (*begin)(void *arg, uint64_t commit_lsn); /* a transaction */

@@ -13,7 +13,7 @@ typedef struct WalConfig { /* all strings outlive the source */
   const char *name;               /* topic prefix, in every event's source block */
 } WalConfig;
 
-/* In a fiber; reading begins at once and is taken up again by itself after every loss of the connection. */
+/* In a fiber; reading begins at once and resumes by itself after every loss of the connection. */
 Source *wal_source_new(const WalConfig *config);
 
 #endif

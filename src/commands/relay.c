@@ -26,7 +26,7 @@
 #define PUBLICATION_PLAIN "billing_pub" /* for what was written before there was the other */
 #define HTTP_CONNECTIONS  64
 #define HTTP_REQUESTS     64
-#define HTTP_US           5000000
+#define HTTP_US           (5 * SECONDS)
 
 static struct {
   const char *brokers, *prefix, *key_columns, *slot, *publication, *trace_column;
@@ -127,13 +127,13 @@ static const Option options[] = {
      .target = &conf.refused_us,
      .def = "60s",
      .max = 86400000,
-     .help = "how long its metrics go on telling that it met what it cannot publish, before it ends with status 1"},
+     .help = "after a change it cannot publish: how long its metrics stay up before it exits with status 1"},
     {0},
 };
 
 static const char *problem_of(const RelayStatus *s) {
   if (relay_refusal(state.relay).p)
-    return "it has stopped; the log tells why";
+    return "it has stopped; see its log";
   if (!s->kafka)
     return "no Kafka broker is connected";
   if (!s->postgres && !s->waiting)
@@ -145,7 +145,7 @@ static bool is_health(const HttpRequest *request) {
   return str_eq(request->path, STR("/health")) || str_eq(request->path, STR("/readyz"));
 }
 
-/* A relay that waits for the slot is well: it stands by. */
+/* A relay that waits for the slot is healthy: it stands by. */
 static void handle(HttpRequest *request, HttpReply *reply) {
   const char *problem = state.relay ? NULL : "it is ending";
   if (!problem && is_health(request)) {
@@ -167,7 +167,7 @@ static void end(void *arg) {
   int64_t now_us = clock_now_us(), deadline_us = now_us + process_config.drain_us;
   http_server_drain(now_us, deadline_us);
   Relay *relay = state.relay;
-  state.relay = NULL; /* what the drain had no time for still asks */
+  state.relay = NULL; /* requests that outlive the drain still look here */
   relay_close(relay, deadline_us, deadline_us + SERVICE_RELEASE_US);
   log_drain();
   loop_stop();
@@ -181,7 +181,7 @@ static void on_terminate(void) {
     loop_stop();
 }
 
-/* Nobody could see a metric of a process that is gone. */
+/* The metrics must stay up until they have been scraped. */
 static void end_refused(void *arg) {
   (void)arg;
   if (fiber_sleep(conf.refused_us) == E_OK)
@@ -237,8 +237,8 @@ static void start(void *arg) {
   LOG(INFO, "relay", "health and metrics on %s:%lld", process_config.host, (long long)process_config.port);
 }
 
-/* PostgreSQL sends each change by itself, and whoever takes its processor for each one slows down what he waits for.
- * With this policy a thread runs at once on a free processor, and takes none away. Later threads inherit it. */
+/* PostgreSQL sends changes one by one, and a reader that preempts it for each one slows the sender down. With this
+ * policy a thread runs at once on a free processor and preempts nobody. Later threads inherit it. */
 static void leave_processor_to_sender(void) {
   if (sched_getscheduler(0) == SCHED_OTHER && sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0}) < 0)
     LOG(WARN, "relay", "no SCHED_BATCH: %s", strerror(errno));
@@ -265,7 +265,7 @@ static int run(int argc, char **argv) {
   loop_before_poll(flush_log, NULL);
   loop_on_terminate(on_terminate);
   if (!fiber_start("start", start, NULL))
-    die("no fiber can be started");
+    die("no fiber to start in");
   loop_run();
   log_flush();
   return state.status;

@@ -1,5 +1,5 @@
-/* A user opens a wallet, fills it, orders, orders more than is left, and reads what was notified. Each answer is held
- * against what the API promises. */
+/* A user opens a wallet, refills it, orders, orders more than is left, and reads the notifications. Each response is
+ * checked against what the API promises. */
 #include "commands/smoke.h"
 
 #include "http/client.h"
@@ -10,12 +10,12 @@
 
 #include <stdio.h>
 
-#define POLL_US 100000
-#define CALL_US 20000000 /* beyond the deadline that a request has in the shop */
+#define POLL_US (100 * MILLISECONDS)
+#define CALL_US (20 * SECONDS) /* beyond the deadline that a request has in the shop */
 #define ORDER                                                                                                          \
   "{\"contents\":[{\"item\":\"smoke test\",\"amount\":1,\"price\":123.45}],\"timeDelivery\":\"2099-01-01T12:00:00\","  \
   "\"billingId\":\"%.*s\"}"
-/* The wallet opened, filled, and asked for the price of two orders, of which it can pay one. */
+/* The wallet opened, refilled, and charged for two orders, of which it can pay one. */
 #define OPERATIONS 4
 
 static struct {
@@ -60,7 +60,7 @@ static int wrong(const Call *call, const char *what, Str text) {
   return E_CONFLICT;
 }
 
-static int ask(Smoke *s, const Call *call, const JsonValue **ret) {
+static int call_service(Smoke *s, const Call *call, const JsonValue **ret) {
   HttpRequest request = {.arena = s->arena,
                          .method = str_from(call->method),
                          .path = call->path,
@@ -73,10 +73,10 @@ static int ask(Smoke *s, const Call *call, const JsonValue **ret) {
   if (rc < 0)
     return wrong(call, call->base, str_from(err_info(rc)->title));
   if (reply.status != call->status)
-    return wrong(call, "answers", arena_printf(s->arena, "%d: %.*s", reply.status, STR_FMT(reply.body)));
+    return wrong(call, "returned", arena_printf(s->arena, "%d: %.*s", reply.status, STR_FMT(reply.body)));
   JsonValue *value = NULL;
   if (json_parse(s->arena, reply.body, &value, NULL) < 0)
-    return wrong(call, "answers no JSON:", reply.body);
+    return wrong(call, "returned no JSON:", reply.body);
   *ret = value;
   return 0;
 }
@@ -90,44 +90,63 @@ static int expect(const Call *call, const char *what, Str is, Str must) {
   if (str_eq(is, must))
     return 0;
   printf("%s is %.*s, must be %.*s: ", what, STR_FMT(is), STR_FMT(must));
-  return wrong(call, "tells so", (Str){0});
+  return wrong(call, "returned it", (Str){0});
 }
 
 static int open_wallet(Smoke *s, Str *user, Str *wallet) {
-  const JsonValue *answer;
-  Call open = {conf.user, "POST", STR("/user/user"), STR("{\"name\":\"Smoke test\",\"email\":\"smoke@example.org\"}"),
-               200};
-  TRY(ask(s, &open, &answer));
-  *user = text_of(answer, STR("id"));
-  *wallet = text_of(answer, STR("billingId"));
-  Call fill = {
-      conf.billing, "PUT", arena_printf(s->arena, "/billing/billing/refill/%.*s/200", STR_FMT(*wallet)), {0}, 200};
-  TRY(ask(s, &fill, &answer));
+  const JsonValue *response;
+  Call open = {.base = conf.user,
+               .method = "POST",
+               .path = STR("/user/user"),
+               .body = STR("{\"name\":\"Smoke test\",\"email\":\"smoke@example.org\"}"),
+               .status = 200};
+  TRY(call_service(s, &open, &response));
+  *user = text_of(response, STR("id"));
+  *wallet = text_of(response, STR("billingId"));
+  Call fill = {.base = conf.billing,
+               .method = "PUT",
+               .path = arena_printf(s->arena, "/billing/billing/refill/%.*s/200", STR_FMT(*wallet)),
+               .status = 200};
+  TRY(call_service(s, &fill, &response));
   printf("user %.*s has a wallet with 200\n", STR_FMT(*user));
   return 0;
 }
 
 static int order(Smoke *s, Str wallet) {
-  const JsonValue *answer;
-  Call good = {conf.order, "POST", STR("/order/order/saga"), arena_printf(s->arena, ORDER, STR_FMT(wallet)), 200};
-  TRY(ask(s, &good, &answer));
-  TRY(expect(&good, "the order", text_of(answer->first, STR("status")), STR("SUCCESS")));
-  printf("order %.*s is paid, reserved and scheduled\n", STR_FMT(text_of(answer->first, STR("id"))));
+  const JsonValue *response;
+  Call good = {.base = conf.order,
+               .method = "POST",
+               .path = STR("/order/order/saga"),
+               .body = arena_printf(s->arena, ORDER, STR_FMT(wallet)),
+               .status = 200};
+  TRY(call_service(s, &good, &response));
+  TRY(expect(&good, "the order", text_of(response->first, STR("status")), STR("SUCCESS")));
+  printf("order %.*s is paid, reserved and scheduled\n", STR_FMT(text_of(response->first, STR("id"))));
   return 0;
 }
 
 static int order_beyond_means(Smoke *s, Str wallet) {
-  const JsonValue *answer;
-  Call bad = {conf.order, "POST", STR("/order/order/saga"), arena_printf(s->arena, ORDER, STR_FMT(wallet)), 424};
-  TRY(ask(s, &bad, &answer));
-  Str id = text_of(answer, STR("orderId"));
-  Call look = {conf.order, "GET", arena_printf(s->arena, "/order/order/%.*s", STR_FMT(id)), {0}, 200};
-  TRY(ask(s, &look, &answer));
-  TRY(expect(&look, "the order", text_of(answer, STR("status")), STR("CANCELED")));
+  const JsonValue *response;
+  Call bad = {.base = conf.order,
+              .method = "POST",
+              .path = STR("/order/order/saga"),
+              .body = arena_printf(s->arena, ORDER, STR_FMT(wallet)),
+              .status = 424};
+  TRY(call_service(s, &bad, &response));
+  Str id = text_of(response, STR("orderId"));
+  Call look = {.base = conf.order,
+               .method = "GET",
+               .path = arena_printf(s->arena, "/order/order/%.*s", STR_FMT(id)),
+               .status = 200};
+  TRY(call_service(s, &look, &response));
+  TRY(expect(&look, "the order", text_of(response, STR("status")), STR("CANCELED")));
   printf("order %.*s, beyond the wallet's means, is rolled back\n", STR_FMT(id));
-  Call rest = {conf.billing, "GET", arena_printf(s->arena, "/billing/billing/%.*s", STR_FMT(wallet)), {0}, 200};
-  TRY(ask(s, &rest, &answer));
-  return expect(&rest, "the wallet", text_of(answer, STR("wallet")), STR("76.55"));
+  Call rest = {.base = conf.billing,
+               .method = "GET",
+               .path = arena_printf(s->arena, "/billing/billing/%.*s", STR_FMT(wallet)),
+               .status = 200};
+  TRY(call_service(s, &rest, &response));
+  return expect(&rest, "the wallet", text_of(response, STR("wallet")), STR("76.55"));
 }
 
 static int count(const JsonValue *list) {
@@ -138,16 +157,18 @@ static int count(const JsonValue *list) {
 }
 
 static int await_notifications(Smoke *s, Str user) {
-  Call call = {
-      conf.notification, "GET", arena_printf(s->arena, "/notification/notification/%.*s", STR_FMT(user)), {0}, 200};
+  Call call = {.base = conf.notification,
+               .method = "GET",
+               .path = arena_printf(s->arena, "/notification/notification/%.*s", STR_FMT(user)),
+               .status = 200};
   int64_t deadline_us = clock_now_us() + conf.timeout_us;
   const JsonValue *list;
-  TRY(ask(s, &call, &list));
+  TRY(call_service(s, &call, &list));
   while (count(list) < OPERATIONS) {
     if (clock_now_us() >= deadline_us)
-      return wrong(&call, "has too few after all this time:", arena_printf(s->arena, "%d", count(list)));
+      return wrong(&call, "has too few at the deadline:", arena_printf(s->arena, "%d", count(list)));
     TRY(fiber_sleep(POLL_US));
-    TRY(ask(s, &call, &list));
+    TRY(call_service(s, &call, &list));
   }
   if (count(list) > OPERATIONS)
     return wrong(&call, "has more than there were operations:", arena_printf(s->arena, "%d", count(list)));

@@ -21,11 +21,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define GATHERED       (256 * 1024)
-#define LINE_MAX_BYTES PIPE_BUF /* what write(2) promises not to mix with the lines of other processes */
-#define TEXT_MAX       3072
-#define FILE_MAX       1024          /* of LOG_LEVEL_FILE */
-#define FOLLOW_US      (5 * SECONDS) /* how often LOG_LEVEL_FILE is looked at */
+#define GATHERED   (256 * 1024)
+#define LINE_BYTES PIPE_BUF /* what write(2) promises not to mix with the lines of other processes */
+#define TEXT_MAX   3072
+#define FILE_MAX   1024          /* of LOG_LEVEL_FILE */
+#define FOLLOW_US  (5 * SECONDS) /* how often LOG_LEVEL_FILE is looked at */
 
 static struct {
   int64_t format;
@@ -53,7 +53,7 @@ const Option log_options[] = {
      .target = &conf.level_file,
      .min = 1,
      .max = 4000,
-     .help = "a file with levels that go before LOG_LEVEL; read again when it changes, and at SIGHUP"},
+     .help = "a file with levels that override LOG_LEVEL; reloaded when it changes and on SIGHUP"},
     {.env = "LOG_FORMAT",
      .type = OPTION_CHOICE,
      .target = &conf.format,
@@ -120,7 +120,7 @@ static void register_metrics(void) {
 
 static void set_levels(const char *text) {
   if (log_levels_parse(str_from(text), &logs.levels) < 0)
-    die("a log level that was checked is invalid");
+    die("LOG_LEVEL has no levels: %s", text); /* the option's type has let it through */
 }
 
 /* What the forwarder has to say goes out like any other line. */
@@ -198,12 +198,12 @@ static int read_file(char ret_text[FILE_MAX]) {
   return E_OK;
 }
 
-/* Told whatever the levels are: who changes them wants to see that they have. */
+/* Logged whatever the levels are: an operator who changes them must see that they have changed. */
 static void take_levels(void) {
   LogLevels levels;
   const char *text = *logs.file_text ? logs.file_text : conf.levels;
   if (log_levels_parse(str_from(text), &levels) < 0) {
-    log_write(LOG_WARN, "log", NULL, 0, "levels stay as they are, %s has none: %s", conf.level_file, text);
+    log_write(LOG_WARN, "log", NULL, 0, "log levels unchanged: no valid levels in %s: %s", conf.level_file, text);
     return;
   }
   logs.levels = levels;
@@ -212,7 +212,7 @@ static void take_levels(void) {
 
 void log_reload(void) {
   if (read_file(logs.file_text) < 0)
-    log_write(LOG_WARN, "log", NULL, 0, "levels stay as they are, %s: %s", conf.level_file, strerror(errno));
+    log_write(LOG_WARN, "log", NULL, 0, "log levels unchanged: %s: %s", conf.level_file, strerror(errno));
   else
     take_levels();
 }
@@ -239,7 +239,7 @@ void log_run(void) {
     return;
   loop_on_hangup(log_reload);
   if (!fiber_start("log levels", follow_file, NULL))
-    die("no fiber can be started");
+    die("no fiber for the log's levels"); /* at start there is room for it, or the limit is a defect */
 }
 
 void log_drain(void) {
@@ -254,7 +254,7 @@ static void make_line(Buf *out, LogRecord record, LogFormat format) {
   for (;;) {
     buf_clear(out);
     log_record_write(out, &record, format, logs.coloured && format == LOG_TEXT);
-    if (out->n < LINE_MAX_BYTES || record.message.n == 0)
+    if (out->n < LINE_BYTES || record.message.n == 0)
       break;
     record.message = str_utf8_cut(record.message, record.message.n / 2);
   }
@@ -269,7 +269,7 @@ static void compact(void) {
 
 static bool write_gathered(void);
 
-/* Not log_flush, which may have a line of its own to tell where this one still stands. */
+/* Not log_flush, which may write a line of its own over this one. */
 static void gather(void) {
   if (logs.line.n > GATHERED - logs.end)
     (void)write_gathered();
@@ -336,10 +336,10 @@ static void drop_gathered(void) {
  * and of a line that is longer as much as fits. */
 static size_t next_piece(void) {
   size_t left = logs.end - logs.start;
-  if (left <= LINE_MAX_BYTES)
+  if (left <= LINE_BYTES)
     return left;
-  const char *end = memrchr(logs.gathered + logs.start, '\n', LINE_MAX_BYTES);
-  return end ? (size_t)(end + 1 - logs.gathered) - logs.start : LINE_MAX_BYTES;
+  const char *end = memrchr(logs.gathered + logs.start, '\n', LINE_BYTES);
+  return end ? (size_t)(end + 1 - logs.gathered) - logs.start : LINE_BYTES;
 }
 
 static bool is_writable(void) {

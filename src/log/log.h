@@ -24,7 +24,7 @@ void log_run(void);
 /* In a fiber, at the end: what was to be forwarded goes out, within LOG_DRAIN_US. */
 void log_drain(void);
 bool log_follows_file(void);
-void log_reload(void); /* reads LOG_LEVEL_FILE again */
+void log_reload(void); /* LOG_LEVEL_FILE */
 
 bool log_on(LogLevel level, const char *logger);
 /* logger: the module, e.g. "saga". What the current fiber is about is added. A line is at most 4 KiB: a longer message

@@ -219,12 +219,12 @@ def test_bad_levels_change_nothing(leveled):
     path.write_text("loud")
     shop.server.process.send_signal(signal.SIGHUP)
     wait_for("a warning of each", lambda: by_thread(
-        shop.server, message=f"levels stay as they are, {path} has none: loud") == {"main", "worker-0", "worker-1"})
+        shop.server, message=f"log levels unchanged: no valid levels in {path}: loud") == {"main", "worker-0", "worker-1"})
     assert shop.get("/health").status == 200
     path.unlink()
     shop.server.process.send_signal(signal.SIGHUP)
     wait_for("a warning of each", lambda: by_thread(
-        shop.server, message=f"levels stay as they are, {path}: No such file or directory") == {
+        shop.server, message=f"log levels unchanged: {path}: No such file or directory") == {
             "main", "worker-0", "worker-1"})
     assert not by_thread(shop.server, level="DEBUG")
 

@@ -17,7 +17,7 @@ static bool turn(int *turns) {
 #define UNTIL(condition)                                                                                               \
   for (int until_turns = 0; !(condition);)                                                                             \
     if (!turn(&until_turns)) {                                                                                         \
-      CHECK(!"in time: " #condition);                                                                                  \
+      unit_check(false, "in time: " #condition, __FILE__, __LINE__);                                                   \
       exit(1);                                                                                                         \
     }
 
