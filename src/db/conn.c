@@ -285,6 +285,7 @@ static bool is_read_only(const DbConn *c) {
 }
 
 static void land_batch(DbConn *c, DbFlight *done) {
+  assert(c->batches > 0 && done->groups > 0);
   c->batches--;
   c->unprepared.sql = NULL;
   db_flight_landed(c->db, done);
@@ -293,6 +294,7 @@ static void land_batch(DbConn *c, DbFlight *done) {
 }
 
 static void land(DbConn *c) {
+  assert(c->flight_count > 0);
   DbFlight done = *flight(c, 0);
   c->flight_first = (c->flight_first + 1) % DB_FLIGHTS_MAX;
   c->flight_count--;

@@ -158,6 +158,7 @@ static void log_error(const DbGroup *g) {
 
 /* The fiber frees the group once it has seen the outcome, and logs what it was; without one both are done here. */
 static void finish(Db *db, DbGroup *g, int outcome) {
+  assert(!g->done && !g->queued); /* an outcome is final */
   metric_add(db->groups, 1);
   if (outcome < 0 && g->fiber)
     count_error(db, outcome);
@@ -312,6 +313,7 @@ static void send_waiting(void *arg) {
 }
 
 void db_start(Db *db, int connections, int batch) {
+  assert(connections > 0 && batch > 0);
   db->batch = batch < DB_BATCH_MAX ? batch : DB_BATCH_MAX;
   db->conn_count = connections;
   metric_set(db->connections_max, connections);

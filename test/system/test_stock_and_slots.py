@@ -20,6 +20,15 @@ def test_item_without_a_stock_record_is_made_to_order(shop):
     problem(shop.get(f"/warehouse/stock/{item}"), 404)
 
 
+@pytest.mark.parametrize("item", ["a,b", "{c}", 'say "hi"', "back\\slash", "\\", "NULL", " "])
+def test_item_whose_name_means_something_in_an_array(shop, item):
+    """Items go to PostgreSQL as arrays, in which they are text and nothing else."""
+    made = ok(shop.post("/warehouse/warehouse", [reservation(item=item), reservation(item="phone")]))
+    assert [one["item"] for one in made] == [item, "phone"]
+    assert [shop.value("warehouse", "SELECT item FROM warehouse.reservations WHERE id = %s", one["id"])
+            for one in made] == [item, "phone"]
+
+
 def test_stock_record(shop):
     item = unique("stocked")
     assert ok(shop.put(f"/warehouse/stock/{item}", {"available": 5})) == {"item": item, "available": 5, "reserved": 0}
