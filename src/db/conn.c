@@ -23,8 +23,8 @@
 #define RETRY_FIRST_US    (50 * MILLISECONDS)
 #define RETRY_MAX_US      (1 * SECONDS)
 
-/* What the server itself ends. It keeps the results of a flight back until its end, so a flight may be silent for as
- * long as all its statements may run, and MARGIN_US for its commit and the way. */
+/* What the server itself ends: statement_timeout of session.c. It keeps the results of a flight back until its end, so
+ * a flight may be silent for as long as all its statements may run, and MARGIN_US for its commit and the way. */
 #define STATEMENT_US (10 * SECONDS)
 #define MARGIN_US    (3 * SECONDS)
 
