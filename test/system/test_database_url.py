@@ -91,17 +91,37 @@ def is_alive(server):
         return False
 
 
-def test_host_that_is_not_known_is_named():
-    server = Server(WORKERS=1, DATABASE_URL="host=nowhere.invalid dbname=skald", EVENTS="wal")
+NOWHERE = "host=nowhere.invalid dbname=skald"
+NOT_FOUND = 'could not resolve host \\"nowhere.invalid\\"'
+
+
+def wait_said(server, text):
+    wait_for(f"'{text}'", lambda: text in server.text(), 30 * SLOWER)
+    assert "connection pointer is NULL" not in server.text()
+
+
+def test_host_of_a_pool_that_is_not_known_is_named():
+    server = Server(WORKERS=1, DATABASE_URL=NOWHERE)
     try:
         server.spawn()
-        said = 'could not resolve host \\"nowhere.invalid\\"'
-        wait_for("the pool's message", lambda: f"connection lost or refused: {said}" in server.text(), 30 * SLOWER)
-        wait_for("the stream's message", lambda: f"slot billing_cdc: unavailable: {said}" in server.text(), 30 * SLOWER)
-        assert "connection pointer is NULL" not in server.text()
+        wait_said(server, f"connection lost or refused: {NOT_FOUND}")
         server.stop()
     finally:
         server.end()
+
+
+class ShopWithoutEvents(OneShop):
+    """Notification has its database, and reads the slot of one that is not known."""
+
+    def prepare(self):
+        settings = self.settings() | {"BILLING_DATABASE_URL": NOWHERE}
+        self.servers["all"] = Server("notification", port=self.port, **settings)
+
+
+def test_host_of_a_slot_that_is_not_known_is_named():
+    with opened(ShopWithoutEvents(WORKERS=1)) as shop:
+        wait_said(shop.server, f"slot billing_cdc: unavailable: {NOT_FOUND}")
+        shop.stop()
 
 
 # ---- several hosts ----

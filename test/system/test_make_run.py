@@ -293,7 +293,7 @@ ANOTHER_PROJECT = {"PGPORT": "9999", "PGHOST": "nowhere.invalid", "PGHOSTADDR": 
 
 def test_variables_of_libpq_for_another_server_do_not_matter(shop, monkeypatch):
     run = shop.serve(**ANOTHER_PROJECT)
-    hint = re.search("look inside: psql '(.*)'", said(run)).group(1)
+    hint = re.search("psql '(.*)'", said(run)).group(1)
     monkeypatch.setenv("PGPORT", ANOTHER_PROJECT["PGPORT"])
     with contextlib.closing(psycopg2.connect(hint)) as db, db.cursor() as cursor:
         cursor.execute('SELECT count(*) FROM "order".orders')
