@@ -218,7 +218,7 @@ def test_a_saga_taken_over_goes_on_with_its_trace():
 def test_operations_older_than_the_publication_with_traces_are_not_lost():
     """An upgrade: the slot still has WAL from before the publication was created. Once that is read, the new
     publication is used."""
-    again = "publication billing_pub_traced is read again"
+    again = "reading publication billing_pub_traced again"
     with opened(OneShop(**DEBUG)) as shop:
         user = new_user(shop)
         shop.settle()
