@@ -191,7 +191,7 @@ static int buy(Req *req, void *in) {
   DbResult row;
   DbStmt take =
       db_hot(account, DB_STMT(&buy_with_history, V_UUID(account), V_MONEY(sum), V_UUID(history), own_trace(req)));
-  int rc = idempotency_commit_answer(req, &take, 1, DB_STMT(&answer_bought, V_UUID(history)), &row);
+  int rc = idempotency_commit_response(req, &take, 1, DB_STMT(&answer_bought, V_UUID(history)), &row);
   if (rc == 0 && row.affected)
     metric_add(str_eq(req->reply->body, STR("{\"status\":true}")) ? operations.bought : operations.short_of, 1);
   return rc;
