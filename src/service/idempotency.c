@@ -190,7 +190,7 @@ int idempotency_commit(Req *req, const DbStmt *statements, int count, DbResult *
   return commit_keyed(req, key, statements, count, results);
 }
 
-int idempotency_commit_answer(Req *req, const DbStmt *statements, int count, DbStmt response, DbResult *ret_results) {
+int idempotency_commit_response(Req *req, const DbStmt *statements, int count, DbStmt response, DbResult *ret_results) {
   DbStmt *all = ARENA_ARRAY(req->arena, DbStmt, (size_t)count + 1);
   DbResult *results = ARENA_ARRAY(req->arena, DbResult, (size_t)count + 1);
   memcpy(all, statements, sizeof(*all) * (size_t)count);

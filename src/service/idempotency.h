@@ -24,8 +24,8 @@ MUST_CHECK int idempotency_commit(Req *req, const DbStmt *statements, int count,
 /* The same where only the database knows the response: after the statements, response (a plain SELECT) gives one row of
  * one text column, the JSON body; it is sent with status 200 and kept under the key. ret_results: the statements', when
  * 0 is returned. */
-MUST_CHECK int idempotency_commit_answer(Req *req, const DbStmt *statements, int count, DbStmt response,
-                                         DbResult *ret_results);
+MUST_CHECK int idempotency_commit_response(Req *req, const DbStmt *statements, int count, DbStmt response,
+                                           DbResult *ret_results);
 /* After a commit of ours ended in E_EXISTS: 1 with the first response if the key was it, else E_CONFLICT. */
 MUST_CHECK int idempotency_lost_race(Req *req);
 /* Forgets keys older than a day, for good: a background fiber. */

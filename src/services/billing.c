@@ -48,28 +48,28 @@ static const Sql delete_account = {"DELETE FROM billing.accounts WHERE id = $1 R
 static const Sql create_with_history = {
     "WITH account AS (INSERT INTO billing.accounts (id, wallet) VALUES ($1, $2) RETURNING id, wallet) " INSERT_HISTORY
     "SELECT $3::uuid, id, wallet, 0, wallet, 'CREATE', 'SUCCESS', $4::text FROM account"};
-/* $4: the most a wallet may hold before, so that it stays within what can be stored. */
+/* $4: the maximum that the wallet may hold before, so that the result can be stored. */
 static const Sql refill_with_history = {
     "WITH account AS (UPDATE billing.accounts SET wallet = wallet + $2 WHERE id = $1 AND wallet <= $4 "
     "  RETURNING id, wallet) " INSERT_HISTORY
     "SELECT $3::uuid, id, $2, wallet - $2, wallet, 'REFILL', 'SUCCESS', $5::text FROM account"};
-/* Nothing was done, so nothing is remembered: the key may be used again. */
+/* Nothing was done, so the key is not kept and may be reused. */
 static const Sql forget_refused_key = {"DELETE FROM billing.idempotency WHERE key = $1 "
                                        "AND NOT EXISTS (SELECT FROM billing.history_billings WHERE id = $2)"};
 
-/* Locks the account before it decides. What is written is reckoned from the row as locked: the row as the statement's
- * snapshot shows it may be older, and a CHECK would judge that one first. */
+/* Locks the account before it decides. The new values are computed from the locked row. The row in the statement's
+ * snapshot may be older, and a CHECK would be evaluated on that one first. */
 static const Sql buy_with_history = {
     "WITH account AS (SELECT wallet, wallet >= $2::numeric AS enough FROM billing.accounts WHERE id = $1 FOR UPDATE), "
     "taken AS (UPDATE billing.accounts a SET wallet = account.wallet - $2::numeric FROM account "
     "  WHERE a.id = $1 AND account.enough) " INSERT_HISTORY
     "SELECT $3::uuid, $1, $2::numeric, wallet, CASE WHEN enough THEN wallet - $2::numeric ELSE wallet END, 'BUY', "
     "  CASE WHEN enough THEN 'SUCCESS' ELSE 'FAILED' END, $4::text FROM account"};
-static const Sql answer_bought = {
+static const Sql select_outcome = {
     "SELECT CASE WHEN EXISTS (SELECT FROM billing.history_billings WHERE id = $1 AND status = 'SUCCESS') "
     "THEN '{\"status\":true}' ELSE '{\"status\":false}' END"};
 
-/* A saga's operations are insert-first on billing.step. No row comes back when the row was there. */
+/* A saga's operations are insert-first on billing.step. They return no row if the step's row already existed. */
 static const Sql open_once = {
     "WITH step AS (INSERT INTO billing.step (id, billing_id, sum, state) SELECT $1::uuid, $2::uuid, 0, "
     "    CASE WHEN EXISTS (SELECT FROM billing.accounts WHERE id = $2::uuid) THEN 'EXISTS' ELSE 'OPEN' END "
@@ -92,7 +92,7 @@ static const Sql buy_once = {
     "SELECT state FROM step"};
 static const Sql select_state = {"SELECT state FROM billing.step WHERE id = $1"};
 
-/* Waits for an operation still uncommitted; without one it leaves a tombstone that refuses a late one. */
+/* Waits for an uncommitted operation. If there is none, it leaves a tombstone, by which a late operation is refused. */
 static const Sql insert_tombstone = {"INSERT INTO billing.step (id, billing_id, sum, state) "
                                      "VALUES ($1, $2, $3, 'CANCELED') ON CONFLICT (id) DO NOTHING"};
 static const Sql close_opened = {
@@ -105,7 +105,7 @@ static const Sql refund_taken = {
     "  RETURNING a.id, a.wallet, step.sum) " INSERT_HISTORY
     "SELECT $2::uuid, id, sum, wallet - sum, wallet, 'REFUND', 'SUCCESS', $3::text FROM account"};
 
-/* For the row that tells of the operation: whoever hears of it goes on with the trace. */
+/* For the operation's history row, so that its readers continue the trace. */
 static DbValue own_trace(const Req *req) {
   char text[TRACEPARENT_TEXT];
   return V_TEXT(span_traceparent(text) ? arena_str(req->arena, str_from(text)) : (Str){0});
@@ -191,7 +191,7 @@ static int buy(Req *req, void *in) {
   DbResult row;
   DbStmt take =
       db_hot(account, DB_STMT(&buy_with_history, V_UUID(account), V_MONEY(sum), V_UUID(history), own_trace(req)));
-  int rc = idempotency_commit_answer(req, &take, 1, DB_STMT(&answer_bought, V_UUID(history)), &row);
+  int rc = idempotency_commit_response(req, &take, 1, DB_STMT(&select_outcome, V_UUID(history)), &row);
   if (rc == 0 && row.affected)
     metric_add(str_eq(req->reply->body, STR("{\"status\":true}")) ? operations.bought : operations.short_of, 1);
   return rc;
@@ -206,7 +206,7 @@ static void count_once(Str state) {
     metric_add(operations.short_of, 1);
 }
 
-/* Runs a saga's operation; the state it found or left comes back. */
+/* Runs a saga's operation and returns the step's state, old or new. */
 static int once(Req *req, DbStmt statement, Uuid step, Str *ret_state) {
   DbResult result;
   TRY(req_query(req, statement, &result));
@@ -253,12 +253,12 @@ static int buy_step(Req *req, void *in) {
   return str_eq(state, STR("TAKEN")) ? reply_status(req, true) : refuse(req, state);
 }
 
-static int cancel(Req *req, Uuid step, Uuid account, Money sum, DbStmt undo) {
+static int cancel(Req *req, Uuid step, Uuid account, Money sum, DbStmt compensation) {
   const DbStmt statements[] = {DB_STMT(&insert_tombstone, V_UUID(step), V_UUID(account), V_MONEY(sum)),
-                               db_hot(account, undo)};
+                               db_hot(account, compensation)};
   DbResult results[2];
   TRY(db_group(req->db, req->arena, statements, 2, results, req->http->deadline_us));
-  if (undo.sql == &refund_taken && results[1].affected)
+  if (compensation.sql == &refund_taken && results[1].affected)
     metric_add(operations.refunded, 1);
   return reply_status(req, true);
 }

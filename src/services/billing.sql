@@ -38,8 +38,8 @@ CREATE TABLE billing.idempotency (
 );
 
 -- migration 2: which trace an operation belongs to
--- W3C's traceparent. billing_pub shows the columns that it always has: what it publishes is a contract with its readers.
--- billing_pub_traced shows this one too, for readers that go on with the trace.
+-- W3C's traceparent. The columns of billing_pub are a contract with its readers, so they stay as they are.
+-- billing_pub_traced has this one too, for readers that continue the trace.
 ALTER TABLE billing.history_billings ADD COLUMN traceparent text;
 ALTER PUBLICATION billing_pub SET TABLE billing.history_billings (id, billing_id, sum, last_value_wallet,
   current_value_wallet, type_operation, status);

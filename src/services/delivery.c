@@ -56,15 +56,15 @@ static const Field slot_fields[] = {
 static const Sql select_delivery = {
     "SELECT id, order_id, time_delivery, status FROM delivery.deliveries WHERE id = $1"};
 
-/* The common case, as cheap as can be: the time has no slot record. */
+/* The common case, kept cheap: the time has no slot record. */
 static const Sql schedule_unlimited = {
     "INSERT INTO delivery.deliveries (id, order_id, time_delivery, status, in_slot) "
     "SELECT $1::uuid, $2::uuid, $3::timestamp, 'SCHEDULED', false "
     "WHERE NOT EXISTS (SELECT FROM delivery.slots WHERE time_delivery = $3::timestamp) ON CONFLICT (id) DO NOTHING"};
 
-/* Locks the slot before it decides. What is written is reckoned from the slot as locked: as the statement's snapshot
- * shows it, it may be older, and a CHECK would judge that one first. When the slot is full a row comes back, and with
- * $5 the delivery is kept as CANCELED, so that a repeat is refused as well. */
+/* Locks the slot before it decides. The new values are computed from the locked slot. The row in the statement's
+ * snapshot may be older, and a CHECK would be evaluated on that one first. If the slot is full it returns a row, and
+ * with $5 the delivery is stored as CANCELED, so that a repeated call is refused as well. */
 static const Sql schedule = {
     "WITH slot AS (SELECT taken, taken < capacity AS free FROM delivery.slots "
     "  WHERE time_delivery = $3::timestamp AND $4::text = 'SCHEDULED' FOR UPDATE), "
@@ -77,11 +77,11 @@ static const Sql schedule = {
     "moved AS (UPDATE delivery.slots s SET taken = slot.taken + 1 FROM added, slot "
     "  WHERE added.takes AND s.time_delivery = $3::timestamp) "
     "SELECT true FROM busy"};
-/* Nothing was done, so nothing is remembered: the key may be used again. */
+/* Nothing was done, so the key is not kept and may be reused. */
 static const Sql forget_refused_key = {"DELETE FROM delivery.idempotency WHERE key = $1 "
                                        "AND NOT EXISTS (SELECT FROM delivery.deliveries WHERE id = $2)"};
 
-/* Waits for a delivery still uncommitted; without one it leaves a tombstone that refuses a late one. */
+/* Waits for an uncommitted delivery. If there is none, it leaves a tombstone, by which a late delivery is refused. */
 static const Sql insert_tombstone = {"INSERT INTO delivery.deliveries (id, order_id, time_delivery, status, in_slot) "
                                      "VALUES ($1, $2, $3, 'CANCELED', false) ON CONFLICT (id) DO NOTHING"};
 static const Sql cancel_scheduled = {
@@ -91,8 +91,8 @@ static const Sql cancel_scheduled = {
     "  WHERE time_delivery = (SELECT time_delivery FROM gone WHERE in_slot) FOR UPDATE) "
     "UPDATE delivery.slots s SET taken = slot.taken - 1 FROM slot WHERE s.time_delivery = slot.time_delivery"};
 
-/* A change is three statements: the locks first, so that the last one's snapshot shows what nobody can change any
- * more. It gives back the place the row held and takes anew the one it shall hold. */
+/* A change is three statements. The locks come first, so that the snapshot of the last one shows rows that can no
+ * longer change. That one releases the place that the row held and takes the new one. */
 static const Sql lock_delivery = {"SELECT FROM delivery.deliveries WHERE id = $1 FOR UPDATE"};
 static const Sql lock_slots = {
     "SELECT FROM delivery.slots WHERE time_delivery = $2 OR time_delivery = (SELECT time_delivery FROM "
@@ -205,7 +205,7 @@ static int remove_delivery(Req *req, void *in) {
   return req_touch(req, DB_STMT(&delete_delivery, V_UUID(id)));
 }
 
-/* The time has a slot record, or the row was there. */
+/* The time has a slot record, or the row already existed. */
 static int schedule_in_slot(Req *req, const Delivery *d) {
   DbResult results[2];
   const DbStmt statements[] = {
@@ -222,7 +222,7 @@ static int schedule_in_slot(Req *req, const Delivery *d) {
   return results[0].rows ? refuse_full(req) : fail(req, E_REFUSED, NULL, "the delivery was refused or canceled before");
 }
 
-/* A repeat may come when the time has passed: then it still gets the first answer. */
+/* A repeated call may arrive when the time has passed; it still gets the first response. */
 static int repeat_delivery(Req *req, Uuid id) {
   Delivery d;
   int rc = req_row(req, DB_STMT(&select_delivery, V_UUID(id)), delivery_fields, &d);

@@ -11,7 +11,7 @@ CREATE TABLE delivery.deliveries (
   in_slot       boolean NOT NULL
 );
 
--- Few rows, updated all the time: half a page is left free, so that new versions stay on it and touch no index.
+-- Few rows, updated all the time: half a page is left free, so that new versions stay on it and need no index updates.
 CREATE TABLE delivery.slots (
   time_delivery timestamp PRIMARY KEY,
   capacity      bigint NOT NULL,

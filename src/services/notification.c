@@ -1,6 +1,6 @@
-/* Notification: tells users of each operation on their account. Events of Billing's history come from a source; each
- * becomes exactly one row, shown in the order of Billing's log, whatever the order it came in. One whose user is not
- * known yet is stored at once and addressed later, so that the stream never waits for it. */
+/* Notification: notifies users of each operation on their account. Events of Billing's history come from a source. Each
+ * becomes exactly one row, listed in the order of Billing's WAL, regardless of the order of arrival. A notification
+ * whose user is not known yet is stored with a pending recipient, so that the stream never waits. */
 #include "services/notification.h"
 
 #include "cdc/kafka_consumer.h"
@@ -15,7 +15,7 @@
 
 #include <stdlib.h>
 
-#define LIST_MAX  10000 /* notifications in one answer */
+#define LIST_MAX  10000 /* notifications in one response */
 #define GAUGES_US (1 * SECONDS)
 
 enum { EVENTS_WAL, EVENTS_KAFKA, EVENTS_OFF };
@@ -65,7 +65,7 @@ void notification_use_wal(const char *billing_dsn) {
 
 static struct { Metric *connected, *lag_seconds, *lag, *rebalances; } metrics;
 
-/* Lag is counted in what the source counts in. */
+/* The lag has the unit of the source: bytes or records. */
 static void prepare_source(void) {
   bool kafka = config.events == EVENTS_KAFKA;
   const char *labels = kafka ? "source=\"kafka\"" : "source=\"wal\"";
@@ -104,7 +104,7 @@ static const Field notification_fields[] = {
     {0},
 };
 
-/* $2: the last one of the page before; none, or one that is no more: from the beginning. */
+/* $2: the last notification of the previous page. Nil, or one that no longer exists: from the beginning. */
 static const Sql select_of_user = {
     "SELECT id, user_id, message, email, id FROM notification.notifications WHERE user_id = $1 AND (lsn, seq) > "
     "(coalesce((SELECT lsn FROM notification.notifications WHERE id = $2), -9223372036854775807), "
@@ -117,7 +117,7 @@ static int list_all(Req *req, void *in) {
   return req_page(req, &select_all, NULL, 0, notification_fields, sizeof(Notification), F_UUID);
 }
 
-/* The whole list, as clients expect it, unless they ask for pages or it is too long. */
+/* The whole list, as clients expect it, unless they request pages or it is too long. */
 static int list_of_user(Req *req, void *in) {
   (void)in;
   Uuid user;
@@ -189,9 +189,9 @@ static void start(Service *s, int worker) {
     die("no fiber can be started");
 }
 
-/* Whoever takes over then need not wait until this process counts as dead. A batch in hand comes again. */
+/* So that the next reader need not wait until this process is considered dead. A batch in hand is delivered again. */
 static void stop(Service *s, int64_t deadline_us) {
-  (void)deadline_us; /* it waits for no work, only until its own fibers have seen that they are canceled */
+  (void)deadline_us; /* no work is finished; this only waits for its own fibers to end after they are canceled */
   int64_t end_us = clock_now_us() + SERVICE_RELEASE_US;
   Reading *r = s->state;
   if (!r || notification_consumer_stop(r->consumer, end_us) < 0)

@@ -1,8 +1,8 @@
 -- migration 1: notifications and dead letters
 CREATE SCHEMA IF NOT EXISTS notification;
 
--- One row for each row of Billing's history. seq is the order in which they came. Without a user there is nobody to
--- show it to yet: address_at says when to look for one again, and is NULL when one was found or the search was given up.
+-- One row for each row of Billing's history. seq is the order in which they came. While the recipient is pending,
+-- address_at is the time of the next lookup; it is NULL once the user was found or the search was given up.
 CREATE TABLE notification.notifications (
   id         uuid PRIMARY KEY,
   seq        bigint GENERATED ALWAYS AS IDENTITY,
@@ -30,9 +30,9 @@ CREATE TABLE notification.dead_letters (
 );
 
 -- migration 2: the order of Billing's own log
--- lsn is where the operation's row stands in Billing's WAL. Every operation locks its account before it writes that row,
--- so lsn is the order of an account's operations however the events came: over partitions, repeated, or late. Rows with
--- one lsn, which only a COPY can make, and rows without (0) are in the order in which they came. A new cluster loaded
+-- lsn is the position of the operation's row in Billing's WAL. Every operation locks its account before it writes that row,
+-- so lsn is the order of an account's operations however the events arrive: over partitions, repeated, or late. Rows with
+-- the same lsn, which only a COPY can make, and rows without (0) are in the order of arrival. A new cluster loaded
 -- from a dump counts from its own beginning; before its first event the rows are to be numbered below it, as
 -- UPDATE notification.notifications n SET lsn = o.place - o.total FROM (SELECT id, row_number() OVER (ORDER BY lsn, seq)
 -- AS place, count(*) OVER () AS total FROM notification.notifications) o WHERE n.id = o.id.

@@ -77,8 +77,8 @@ static const Sql insert_rows = {
     "FROM ROWS FROM (json_to_recordset($1::json) AS (id uuid, \"historyId\" uuid, \"billingId\" uuid, \"userId\" uuid, "
     "email text, message text, lsn bigint)) WITH ORDINALITY AS r ORDER BY r.ordinality ON CONFLICT (history_id) DO "
     "NOTHING"};
-/* $1: a list of dead_letter_fields. In a topic or a cluster made anew a position comes again and is another event's:
- * then the payload's digest tells them apart. */
+/* $1: a list of dead_letter_fields. If a topic or a cluster was recreated, another event may have the same position;
+ * then the payload's digest distinguishes them. */
 static const Sql insert_dead_letters = {
     "INSERT INTO notification.dead_letters (position, reason, payload) SELECT CASE WHEN old.position IS NULL OR "
     "old.payload IS NOT DISTINCT FROM d.payload THEN d.position ELSE d.position || ' ' || "
@@ -95,7 +95,7 @@ typedef struct Work {
   Recipient *recipients;
   int row_count, dead_count, recipient_count;
   int ignored;
-  int64_t inserted; /* of the rows, those that were not there before */
+  int64_t inserted; /* of the rows, those that did not exist before */
 } Work;
 
 static int find_recipient(Work *w, Uuid billing_id, Str traceparent) {
@@ -119,7 +119,7 @@ static Str printable(Arena *arena, Str payload) {
   return buf_view(&hex);
 }
 
-/* The fiber goes on with the trace of the operation that an event tells of. */
+/* The fiber continues the trace of the event's operation. */
 static void work_for(Uuid history_id, Str traceparent) {
   FiberContext *context = fiber_context();
   span_receive(traceparent);
@@ -147,7 +147,7 @@ static void add_row(Work *w, const Operation *o, const Envelope *envelope, Str t
                                   .commit_us = envelope->commit_us};
 }
 
-/* A row's column of that name, absent where the publication has none. */
+/* The row's column of that name; absent if the publication does not have it. */
 static Str column_traceparent(const JsonValue *row) {
   const JsonValue *value = json_get(row, STR("traceparent"));
   return value && value->type == JSON_STRING ? value->text : (Str){0};
@@ -175,10 +175,10 @@ static void read_event(Work *w, const ChangeEvent *event) {
 }
 
 static void read_batch(Work *w, const ChangeBatch *batch) {
-  size_t most = (size_t)batch->count;
-  w->rows = ARENA_ARRAY(w->arena, Row, most);
-  w->dead = ARENA_ARRAY(w->arena, DeadLetter, most);
-  w->recipients = ARENA_ARRAY(w->arena, Recipient, most);
+  size_t max = (size_t)batch->count;
+  w->rows = ARENA_ARRAY(w->arena, Row, max);
+  w->dead = ARENA_ARRAY(w->arena, DeadLetter, max);
+  w->recipients = ARENA_ARRAY(w->arena, Recipient, max);
   for (int i = 0; i < batch->count; i++)
     read_event(w, &batch->events[i]);
 }
@@ -201,7 +201,7 @@ static int fill_recipients(Work *w) {
   return E_OK;
 }
 
-/* Notifications and dead letters in one transaction: after it the events are done for good. */
+/* Notifications and dead letters in one transaction. After it the events are done. */
 static int store(NotificationConsumer *c, Work *w) {
   SCOPED_ARENA arena = arena_new();
   DbStmt statements[2];
@@ -253,7 +253,7 @@ static void log_rows(const Work *w) {
   *fiber_context() = own;
 }
 
-/* Again and again until it is stored: the rows were checked before, so what fails is the user service or the database.
+/* Retries until the batch is stored. The rows were validated before, so only the user service or the database can fail.
  */
 static int handle_batch(NotificationConsumer *c, const ChangeBatch *batch) {
   SCOPED_ARENA arena = arena_new();
@@ -265,7 +265,7 @@ static int handle_batch(NotificationConsumer *c, const ChangeBatch *batch) {
     if (rc == E_CANCELED)
       return rc;
     if (attempts == 0)
-      LOG(WARN, "notification", "%d events wait: %s", batch->count, err_info(rc)->title);
+      LOG(WARN, "notification", "%d events not stored yet, retrying: %s", batch->count, err_info(rc)->title);
     TRY(fiber_sleep(backoff_us(attempts++, RETRY_FIRST_US, RETRY_MAX_US, random_u64())));
   }
   count_events(c, &work);

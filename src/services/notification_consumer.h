@@ -8,10 +8,10 @@
 typedef struct NotificationConsumer NotificationConsumer;
 
 void notification_consumer_prepare(void); /* before the fork: metrics */
-/* In the loop: a fiber that works off the source, which stays the caller's. */
+/* In the loop: a fiber that consumes the source. The source remains the caller's. */
 NotificationConsumer *notification_consumer_start(Service *s, Source *source, NotificationResolver *resolver);
-/* In a fiber: ends it and frees it. A batch in hand is given up, it comes again. E_TIMEOUT, E_CANCELED: it has not
- * ended, nothing is freed. */
+/* In a fiber: ends and frees it. A batch in hand is abandoned and delivered again. E_TIMEOUT, E_CANCELED: it has not
+ * ended, and nothing is freed. */
 MUST_CHECK int notification_consumer_stop(NotificationConsumer *c, int64_t deadline_us);
 
 #endif

@@ -58,8 +58,8 @@ static bool read_text(const JsonValue *row, Str name, Str *ret) {
   return true;
 }
 
-/* A number, or a number as text, as the connector is configured; null leaves *ret absent. What is beyond Money is shown
- * with the digits it came with. */
+/* A number, or a number as text, depending on the connector's configuration; null leaves *ret absent. A value that
+ * Money cannot hold keeps its original digits. */
 static bool read_money(Arena *arena, const JsonValue *row, Str name, Str *ret) {
   const JsonValue *value = json_get(row, name);
   if (is_null(value))

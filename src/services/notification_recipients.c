@@ -1,5 +1,5 @@
-/* Users are looked up by their account's id, over the user service. What is stored without a user is looked up again in
- * rounds, each row less often the longer its user is missing. */
+/* Users are looked up in the user service by their account's id. Pending recipients are looked up again in rounds; the
+ * longer a row's user is missing, the less often. */
 #include "services/notification_recipients.h"
 
 #include "http/span.h"
@@ -21,7 +21,7 @@
 struct NotificationResolver {
   Service *service;
   Fiber *fiber;
-  bool stored_pending; /* since it last looked */
+  bool stored_pending; /* since the last round */
   bool user_down;      /* as last logged */
 };
 
@@ -40,8 +40,8 @@ static const Sql select_pending = {
     "SELECT count(*), (extract(epoch FROM min(address_at) - clock_timestamp()) * 1000000)::bigint "
     "FROM (SELECT address_at FROM notification.notifications WHERE address_at IS NOT NULL "
     "ORDER BY address_at LIMIT 1000) AS pending"};
-/* $1: a list of recipient_fields. Without a user only what is due is touched, and waits longer: 20 ms, doubled up to
- * ten minutes, for an hour. With one the whole account is addressed. */
+/* $1: a list of recipient_fields. If the user was not found, only rows that are due are updated, and their wait is
+ * doubled: from 20 ms to ten minutes, for an hour. If it was found, all rows of the account get it. */
 static const Sql update_resolved = {
     "UPDATE notification.notifications AS n SET user_id = a.\"userId\", email = a.email, attempts = n.attempts + 1, "
     "address_at = CASE WHEN a.\"userId\" IS NULL AND n.created_at > now() - interval '1 hour' THEN clock_timestamp() + "
@@ -57,7 +57,7 @@ typedef struct User {
 
 static const Field user_fields[] = {FIELD(User, id, F_UUID), FIELD(User, email, F_TEXT), {0}};
 
-/* Only 404 says that there is no such user; anything else unexpected means: ask again later. */
+/* Only 404 means that there is no such user. After any other unexpected status the lookup is retried later. */
 static int ask_user(Arena *arena, Recipient *recipient) {
   char id[UUID_TEXT];
   uuid_format(recipient->billingId, id);
@@ -76,11 +76,11 @@ static int ask_user(Arena *arena, Recipient *recipient) {
   } else if (reply.status != 404) {
     return E_UNAVAILABLE;
   }
-  recipient->answered = true;
+  recipient->looked_up = true;
   return E_OK;
 }
 
-typedef struct Lookup { /* shared by the fibers that work it off */
+typedef struct Lookup { /* shared by the fibers that process it */
   Arena *arena;
   Recipient *recipients;
   int count, next;
@@ -94,7 +94,7 @@ static void look_up_rest(Lookup *l) {
   while (l->next < l->count && l->error == E_OK) {
     Recipient *recipient = &l->recipients[l->next++];
     span_receive(recipient->traceparent);
-    int rc = recipient->answered ? E_OK : ask_user(l->arena, recipient);
+    int rc = recipient->looked_up ? E_OK : ask_user(l->arena, recipient);
     if (rc < 0)
       l->error = rc;
   }
@@ -115,8 +115,8 @@ int notification_recipients_look_up(Arena *arena, Recipient *recipients, int cou
   look_up_rest(&l);
   while (l.helpers > 0 && l.error != E_CANCELED)
     if (fiber_wait("user look-up", FIBER_FOREVER) == E_CANCELED)
-      l.error = E_CANCELED; /* the helpers begin nothing more */
-  while (l.helpers > 0)     /* they work on this stack */
+      l.error = E_CANCELED; /* the helpers start no more lookups */
+  while (l.helpers > 0)     /* they use this stack */
     fiber_wait_uncancelable("user look-up", FIBER_FOREVER);
   return l.error;
 }
@@ -140,7 +140,7 @@ static int read_pending(const DbResult *pending, int64_t *ret_wait_us) {
   return E_OK;
 }
 
-/* One round: looks again for the users of the rows that are due. */
+/* One round: looks up the users of the rows that are due. */
 static int resolve_due(NotificationResolver *r, int64_t *ret_wait_us) {
   SCOPED_ARENA arena = arena_new();
   Db *db = r->service->db;
@@ -166,11 +166,11 @@ static int resolve_due(NotificationResolver *r, int64_t *ret_wait_us) {
 static void log_outcome(NotificationResolver *r, int rc) {
   bool down = rc < 0;
   if (down && !r->user_down)
-    LOG(WARN, "notification", "users cannot be looked up for notifications without one: %s", err_info(rc)->title);
+    LOG(WARN, "notification", "pending recipients cannot be looked up, retrying: %s", err_info(rc)->title);
   r->user_down = down;
 }
 
-/* Each round is followed by a pause that nothing shortens, then by a wait that a new row ends. */
+/* After each round there is a fixed pause, then a wait that ends early if a new row is stored. */
 static void resolve_pending(void *arg) {
   NotificationResolver *r = arg;
   for (int rc = E_OK; rc != E_CANCELED;) {

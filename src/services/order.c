@@ -31,7 +31,7 @@ typedef struct Order {
   Str status;
 } Order;
 
-typedef struct OrderSaga { /* what a client sends, and what the saga keeps as its input */
+typedef struct OrderSaga { /* what a client sends, and what the saga stores as its input */
   List contents;
   LocalTime timeDelivery;
   Uuid billingId;
@@ -67,7 +67,7 @@ static const Field request_fields[] = {
     {0},
 };
 
-/* The same lines as Warehouse wants them. */
+/* The same lines in the form that Warehouse expects. */
 static const Field stock_fields[] = {FIELD(Line, item, F_TEXT), FIELD(Line, amount, F_INT), {0}};
 static const Field stored_fields[] = {
     FIELD(Line, item, F_TEXT), FIELD(Line, amount, F_INT), FIELD(Line, price, F_MONEY), {0}};
@@ -88,7 +88,7 @@ static const Field input_fields[] = {
 
 static const Sql insert_order = {
     "WITH made AS (INSERT INTO \"order\".orders (id, status, saga) VALUES ($1, $3, $4)) " INSERT_LINES};
-/* While a saga runs its order must not change, nor return to the state that only a saga may leave. */
+/* While a saga runs, its order must not change. Nor may it return to the state that only a saga may leave. */
 #define RUNNING "saga AND status = 'PENDING'"
 static const Sql lock_order = {"SELECT " RUNNING " FROM \"order\".orders WHERE id = $1 FOR UPDATE"};
 static const Sql lock_for_status = {"SELECT saga AND 'PENDING' IN (status, $2) FROM \"order\".orders WHERE id = $1 "
@@ -161,7 +161,7 @@ static int get_order(Req *req, void *in) {
   return reply_object(req, 200, order_fields, &o);
 }
 
-/* lock: a row saying whether a saga forbade the change, or none without an order. */
+/* lock: one row that says whether a saga forbade the change, or none if there is no order. */
 static int reply_changed(Req *req, const DbResult *lock) {
   if (lock->rows && str_eq(db_cell(lock, 0, 0), STR("t")))
     return fail(req, E_CONFLICT, NULL, "a saga's order is SUCCESS or CANCELED, and cannot be changed while it runs");
@@ -289,7 +289,7 @@ static const SagaStep order_steps[STEPS] = {
                   .compensate = unschedule},
 };
 
-/* [order, payment, delivery, [warehouse items]]: clients know these four, whatever other steps there are. */
+/* [order, payment, delivery, [warehouse items]]: clients expect these four, even if there are other steps. */
 static const int response_steps[] = {PAYMENT, DELIVERY, WAREHOUSE};
 _Static_assert(sizeof(response_steps) / sizeof(response_steps[0]) == 3, "CONTRACT: a response of four elements");
 
@@ -403,7 +403,7 @@ static int create_saga(Req *req, void *in) {
   if (rc == 0) {
     bool async = http_has_token(http_header(req->http, STR("prefer")), STR("respond-async"));
     rc = async ? E_TIMEOUT : saga_wait(run, req->http->deadline_us);
-    rc = rc == 0 ? reply_ended(req, run) : reply_accepted(req, run); /* it is stored, and goes on without us */
+    rc = rc == 0 ? reply_ended(req, run) : reply_accepted(req, run); /* it is stored, and continues */
   }
   saga_release(run);
   return rc;

@@ -44,7 +44,7 @@ static const Sql update_payment = {
 static const Sql delete_payment = {"DELETE FROM payment.payments WHERE id = $1 RETURNING 1"};
 static const Sql pay_once = {"INSERT INTO payment.payments (id, order_id, cost, status) VALUES ($1, $2, $3, $4) "
                              "ON CONFLICT (id) DO NOTHING"};
-/* Waits for a payment still uncommitted; without one it leaves a tombstone that refuses a late one. */
+/* Waits for an uncommitted payment. If there is none, it leaves a tombstone, by which a late payment is refused. */
 static const Sql cancel_once = {
     "INSERT INTO payment.payments AS p (id, order_id, cost, status) VALUES ($1, $2, $3, 'CANCELED') "
     "ON CONFLICT (id) DO UPDATE SET status = 'CANCELED' WHERE p.status <> 'CANCELED'"};
@@ -107,7 +107,7 @@ static int call_billing(Req *req, Uuid saga, const char *operation, const Step *
   return fail(req, E_REFUSED, NULL, "%.*s", STR_FMT(detail));
 }
 
-/* The row was there: a repeat gets the first answer, a late one is refused. */
+/* The row already existed: a repeated call gets the first response, a late one is refused. */
 static int repeat_payment(Req *req, Uuid id) {
   Payment p;
   TRY(req_row(req, DB_STMT(&select_payment, V_UUID(id)), payment_fields, &p));
@@ -128,7 +128,7 @@ static int pay(Req *req, void *in) {
   return result.affected ? reply_object(req, 200, payment_fields, &p) : repeat_payment(req, p.id);
 }
 
-/* The tombstone comes before the refund, so that a payment which passes Billing in between finds it. */
+/* The tombstone comes before the refund, so that a payment that passes Billing in between finds it. */
 static int cancel_payment(Req *req, void *in) {
   const Step *step = in;
   Uuid saga;

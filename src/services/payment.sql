@@ -1,8 +1,8 @@
 -- migration 1: payments
 CREATE SCHEMA IF NOT EXISTS payment;
 
--- Written once and rarely touched again, so pages are filled. The primary key is the only index: of a saga's payment the
--- id is derived from the saga, which makes the row its own barrier.
+-- Written once and rarely updated, so pages are filled. The primary key is the only index. The id of a saga's payment is
+-- derived from the saga, which makes the row its own barrier.
 CREATE TABLE payment.payments (
   id       uuid PRIMARY KEY,
   order_id uuid NOT NULL,

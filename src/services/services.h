@@ -1,5 +1,5 @@
-/* The services of the shop. These two lists are the only place in the sources that names them all: NAME as environment
- * variables have it, name as URLs and logs have it, which is also that of its .c and .sql file. */
+/* The services of the shop. These two lists are the only place in the sources that names all of them: NAME is used in
+ * environment variables, and name in URLs, in logs and for the .c and .sql file. */
 #ifndef SKALD_SERVICES_SERVICES_H
 #define SKALD_SERVICES_SERVICES_H
 
@@ -14,7 +14,7 @@
   X(BILLING, billing)                                                                                                  \
   X(NOTIFICATION, notification)
 
-/* Those that other services call. Where one runs in another process, NAME_URL says where. */
+/* Those that other services call. If one runs in another process, NAME_URL is its address. */
 #define SERVICES_CALLED(X)                                                                                             \
   X(PAYMENT, payment)                                                                                                  \
   X(WAREHOUSE, warehouse)                                                                                              \

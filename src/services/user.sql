@@ -6,7 +6,7 @@ CREATE TABLE "user".users (
   billing_id uuid NOT NULL UNIQUE,
   name       text NOT NULL,
   email      text NOT NULL,
-  registered boolean NOT NULL -- false while the registration's saga runs: nobody sees the user before
+  registered boolean NOT NULL -- false while the registration's saga runs; the user is not visible before
 ) WITH (fillfactor = 85);
 
 CREATE TABLE "user".idempotency (

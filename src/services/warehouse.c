@@ -22,7 +22,7 @@ enum {
 typedef struct Reservation {
   Uuid id, orderId;
   Str item;
-  int64_t amount; /* 0: not said */
+  int64_t amount; /* 0: not given */
   Str status;
 } Reservation;
 
@@ -74,7 +74,7 @@ static const Field stock_fields[] = {
 static const Sql select_reservation = {
     "SELECT id, order_id, item, amount, status FROM warehouse.reservations WHERE id = $1"};
 
-/* The common case, as cheap as can be: nothing of it has a stock record. */
+/* The common case, kept cheap: none of the items has a stock record. */
 static const Sql reserve_made_to_order = {
     "INSERT INTO warehouse.reservations (id, order_id, item, amount, status, from_stock) "
     "SELECT l.id, $2, l.item, l.amount, 'RESERVED', false "
@@ -82,10 +82,10 @@ static const Sql reserve_made_to_order = {
     "WHERE NOT EXISTS (SELECT FROM warehouse.stock s WHERE s.item = ANY($3::text[])) "
     "ON CONFLICT (id) DO NOTHING"};
 
-/* All lines or none. Locks the stock records in the items' order before it decides. What is written is reckoned from
- * the records as locked: as the statement's snapshot shows them they may be older, and a CHECK would judge those first.
- * When an item is short, its row comes back, and with $6 the lines are kept as CANCELED, so that a repeat is refused as
- * well. */
+/* All lines or none. Locks the stock records in the items' order before it decides. The new values are computed from
+ * the locked records. The rows in the statement's snapshot may be older, and a CHECK would be evaluated on those first.
+ * If an item is short it returns that item's row, and with $6 the lines are stored as CANCELED, so that a repeated call
+ * is refused as well. */
 static const Sql reserve = {
     "WITH line AS (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::integer[], $5::text[]) "
     "  AS l(id, order_id, item, amount, status)), "
@@ -105,11 +105,11 @@ static const Sql reserve = {
     "SELECT item FROM short ORDER BY item"};
 static const Sql count_reserved = {
     "SELECT count(*) FROM warehouse.reservations WHERE id = ANY($1::uuid[]) AND status = 'RESERVED'"};
-/* Nothing was done, so nothing is remembered: the key may be used again. */
+/* Nothing was done, so the key is not kept and may be reused. */
 static const Sql forget_refused_key = {"DELETE FROM warehouse.idempotency WHERE key = $1 "
                                        "AND NOT EXISTS (SELECT FROM warehouse.reservations WHERE id = $2)"};
 
-/* Waits for lines still uncommitted; without them it leaves tombstones that refuse late ones. */
+/* Waits for uncommitted lines. If there are none, it leaves tombstones, by which late lines are refused. */
 static const Sql insert_tombstones = {
     "INSERT INTO warehouse.reservations (id, order_id, item, amount, status, from_stock) "
     "SELECT l.id, $2, l.item, l.amount, 'CANCELED', false "
@@ -124,8 +124,8 @@ static const Sql cancel_reserved = {
     "FROM (SELECT item, sum(amount) AS amount FROM gone WHERE from_stock GROUP BY item) b JOIN held USING (item) "
     "WHERE s.item = b.item"};
 
-/* A change is three statements: the locks first, so that the last one's snapshot shows what nobody can change any
- * more. It gives back what the row held and takes anew what it shall hold. */
+/* A change is three statements. The locks come first, so that the snapshot of the last one shows rows that can no
+ * longer change. That one releases what the row held and takes the new amount. */
 static const Sql lock_reservation = {"SELECT FROM warehouse.reservations WHERE id = $1 FOR UPDATE"};
 static const Sql lock_stock = {"SELECT FROM warehouse.stock WHERE item = $2 OR item = (SELECT item FROM "
                                "warehouse.reservations WHERE id = $1) ORDER BY item FOR UPDATE"};
@@ -176,7 +176,7 @@ static DbValue column(Arena *arena, List reservations, size_t offset, FieldType 
 
 #define COLUMN(req, reservations, member, type) column((req)->arena, reservations, offsetof(Reservation, member), type)
 
-/* Locks are taken in the items' order, so the first item stands for the whole request. */
+/* Locks are taken in the items' order, so the first item is the key of the whole request. */
 static Uuid contended(List reservations) {
   const Reservation *r = reservations.items;
   Str first = r->item;
@@ -281,7 +281,7 @@ static int saga_reservations(Req *req, const Step *step, List *ret) {
   return 0;
 }
 
-/* An item has a stock record, or the rows were there. */
+/* An item has a stock record, or the rows already existed. */
 static int reserve_from_stock(Req *req, List reservations) {
   DbResult results[2];
   int64_t reserved = 0;

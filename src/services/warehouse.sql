@@ -12,7 +12,7 @@ CREATE TABLE warehouse.reservations (
   from_stock boolean NOT NULL
 );
 
--- Few rows, updated all the time: half a page is left free, so that new versions stay on it and touch no index.
+-- Few rows, updated all the time: half a page is left free, so that new versions stay on it and need no index updates.
 CREATE TABLE warehouse.stock (
   item      text PRIMARY KEY,
   available bigint NOT NULL CHECK (available >= 0),

@@ -43,10 +43,10 @@ def lines(shop, **wanted):
             if all(one.get(name) == value for name, value in wanted.items())]
 
 
-def noted(shop, trace, count=1):
+def stored(shop, trace, count=1):
     """Notification's lines of the trace, once there is one per operation."""
-    return wait_for("Notification's lines", lambda: (found := lines(shop, trace_id=trace, logger_name="notification",
-                                                                    message="stored notification")) and len(found) >= count and found)
+    wanted = {"trace_id": trace, "logger_name": "notification", "message": "stored notification"}
+    return wait_for("Notification's lines", lambda: len(found := lines(shop, **wanted)) >= count and found)
 
 
 def test_an_order_from_the_header_to_the_notification(traced):
@@ -54,7 +54,7 @@ def test_an_order_from_the_header_to_the_notification(traced):
     assert refill(traced, user["billingId"], "500")
     trace, span = new_trace()
     order = ok(traced.post("/order/order/saga", saga(account=user["billingId"]), traceparent=header(trace, span)))[0]["id"]
-    last = noted(traced, trace)
+    last = stored(traced, trace)
     found = lines(traced, trace_id=trace)
     assert {one["component"] for one in found} == set(SERVICES)
     assert all(SPAN_ID.fullmatch(one["span_id"]) for one in found)
@@ -94,7 +94,7 @@ def test_operations_of_a_wallet(traced):
     trace, span = new_trace()
     for path in ("refill/%s/5", "%s/2", "%s/77"):
         ok(traced.put("/billing/billing/" + path % user["billingId"], traceparent=header(trace, span, "00")))
-    found = noted(traced, trace, 3)
+    found = stored(traced, trace, 3)
     kept = traced.query("billing", "SELECT id::text, traceparent FROM billing.history_billings WHERE billing_id = %s AND "
                         "type_operation <> 'CREATE'", user["billingId"])
     assert {one["event_id"] for one in found} == {row[0] for row in kept}
@@ -112,7 +112,7 @@ def test_without_a_good_header_a_trace_begins(traced, given):
     found = lines(traced, user_id=user["id"], logger_name="saga")
     assert len(found) == 1 and TRACE_ID.fullmatch(found[0]["trace_id"]) and found[0]["trace_id"] != trace
     assert {one["component"] for one in lines(traced, trace_id=found[0]["trace_id"])} >= {"user", "billing"}
-    assert noted(traced, found[0]["trace_id"])
+    assert stored(traced, found[0]["trace_id"])
 
 
 def test_a_later_version_is_understood(traced):
@@ -233,7 +233,7 @@ def test_operations_older_than_the_publication_with_traces_are_not_lost():
         wait_for("the publication to be read again", lambda: again in shop.server.text())
         trace, span = new_trace()
         assert refill(shop, user["billingId"], "4", traceparent=header(trace, span))
-        assert noted(shop, trace)
+        assert stored(shop, trace)
         shop.assert_sound()
         assert len(ok(shop.get(f"/notification/notification/{user['id']}"))) == 3
         # PostgreSQL 15 to 17 end the stream there, later ones warn and would pass over what was written.

@@ -224,7 +224,7 @@ TEST(an_unknown_outcome_stays_unknown) {
 
 static int commit_response(bool with_key, DbResult *result) {
   world.req.key = with_key ? STR("k") : (Str){0};
-  return idempotency_commit_answer(&world.req, &DB_STMT(&act, V_INT(1)), 1, DB_STMT(&show, V_INT(2)), result);
+  return idempotency_commit_response(&world.req, &DB_STMT(&act, V_INT(1)), 1, DB_STMT(&show, V_INT(2)), result);
 }
 
 TEST(a_response_that_the_database_gives_is_kept_and_sent) {

@@ -35,7 +35,7 @@ static void look_up(void *arg) {
   add_user(KNOWN, 200);
   CHECK_INT(notification_recipients_look_up(arena, recipients, 2), 0);
   check_recipient(&recipients[0], "ab0a4f6e-6f0e-4b0e-8a55-1f0f2f6c9a22", "of " KNOWN);
-  CHECK(uuid_is_nil(recipients[1].userId) && recipients[1].answered);
+  CHECK(uuid_is_nil(recipients[1].userId) && recipients[1].looked_up);
   CHECK_INT(world.calls, 2);
   loop_stop();
 }
@@ -55,7 +55,7 @@ static void look_up_broken(void *arg) {
   for (size_t i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++) {
     world.users[1].status = statuses[i];
     CHECK_INT(notification_recipients_look_up(arena, recipients, 2), E_UNAVAILABLE);
-    CHECK(recipients[0].answered && !recipients[1].answered);
+    CHECK(recipients[0].looked_up && !recipients[1].looked_up);
   }
   CHECK_INT(world.calls, 1 + (int)(sizeof(statuses) / sizeof(statuses[0]))); /* who has answered is not called again */
   world.users[1].status = 200;
@@ -82,7 +82,7 @@ static void look_up_many(void *arg) {
   CHECK_INT(world.calls, 60);
   CHECK_INT(world.running_max, 16);
   for (int i = 0; i < 60; i++)
-    CHECK(recipients[i].answered && !uuid_is_nil(recipients[i].userId));
+    CHECK(recipients[i].looked_up && !uuid_is_nil(recipients[i].userId));
   loop_stop();
 }
 
