@@ -52,9 +52,11 @@ static void copy_text(char *out, size_t size, Str text) {
 
 /* What stands in the value behind a mark, up to the next quote or comma. */
 static void copy_after(char *out, size_t size, Str value, const char *mark) {
-  const char *at = value.p ? memmem(value.p, value.n, mark, strlen(mark)) : NULL;
-  at = at ? at + strlen(mark) : "";
-  snprintf(out, size, "%.*s", (int)strcspn(at, "\",}"), at);
+  const char *end = value.p + value.n, *at = value.p ? memmem(value.p, value.n, mark, strlen(mark)) : NULL;
+  Str found = {at ? at + strlen(mark) : "", 0};
+  while (at && found.p + found.n < end && !strchr("\",}", found.p[found.n]))
+    found.n++;
+  copy_text(out, size, found);
 }
 
 int kafka_produce(KafkaProducer *p, const KafkaRecord *record) {

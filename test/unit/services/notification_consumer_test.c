@@ -104,7 +104,6 @@ static void store_one(void *arg) {
                     "\",\"email\":\"" EMAIL "\",\"message\":\"You paid 123.45 from your wallet, which now holds "
                     "876.55.\",\"lsn\":314477488}") != NULL);
   CHECK_INT(notification_consumer_stop(c, clock_now_us() + 1 * SECONDS), 0);
-  loop_stop();
 }
 
 TEST(an_event_is_stored_with_its_user_then_done) {
@@ -129,7 +128,6 @@ static void store_again(void *arg) {
   CHECK_STR(world.sent[insert_number(0)][0], world.sent[insert_number(inserts() - 1)][0]); /* the same rows, same ids */
   CHECK_INT(world.calls, 1); /* who was found is not looked up again */
   CHECK_INT(notification_consumer_stop(c, clock_now_us() + 1 * SECONDS), 0);
-  loop_stop();
 }
 
 TEST(what_cannot_be_stored_is_retried_and_not_done_before) {
@@ -145,7 +143,6 @@ static void cancel_retries(void *arg) {
   wait_until(failed_twice);
   CHECK_INT(notification_consumer_stop(c, clock_now_us() + 1 * SECONDS), 0);
   CHECK_INT(script.done, 0); /* it comes again, elsewhere */
-  loop_stop();
 }
 
 TEST(a_batch_given_up_is_not_done) {
@@ -164,7 +161,6 @@ static void cancel_store(void *arg) {
   wait_until(one_is_held);
   CHECK_INT(notification_consumer_stop(c, clock_now_us() + 1 * SECONDS), 0);
   CHECK_INT(script.done, 0);
-  loop_stop();
 }
 
 TEST(a_batch_whose_storing_is_canceled_is_not_done) {
@@ -183,7 +179,6 @@ static void wait_for_user_service(void *arg) {
   wait_until(is_done);
   CHECK(strstr(world.sent[insert_number(0)][0], "\"email\":\"" EMAIL "\"") != NULL);
   CHECK_INT(notification_consumer_stop(c, clock_now_us() + 1 * SECONDS), 0);
-  loop_stop();
 }
 
 TEST(an_outage_of_the_user_service_holds_the_batch) {
@@ -203,7 +198,6 @@ static void store_without_user(void *arg) {
   CHECK(strstr(world.sent[insert_number(0)][0], "\"userId\":null,\"email\":null,\"message\":\"You paid") != NULL);
   wait_until(resolver_looked_twice); /* once at its start; again for this row, long before a minute is over */
   CHECK_INT(notification_consumer_stop(c, clock_now_us() + 1 * SECONDS), 0);
-  loop_stop();
 }
 
 TEST(a_row_without_user_is_stored_and_wakes_the_resolver) {
@@ -236,7 +230,6 @@ static void store_mixed(void *arg) {
             "\"{\\\"before\\\":null,\\\"after\\\":{\\\"id\\\":\\\"7\\\"},\\\"source\\\":{},\\\"op\\\":\\\"c\\\"}\"},"
             "{\"position\":\"p6\",\"reason\":\"not a change event\",\"payload\":\"\\\\xff01\"}]");
   CHECK_INT(notification_consumer_stop(c, clock_now_us() + 1 * SECONDS), 0);
-  loop_stop();
 }
 
 TEST(what_can_never_be_a_notification_is_kept_as_a_dead_letter) {
@@ -253,7 +246,6 @@ static void ignore(void *arg) {
   wait_until(is_done);
   CHECK_INT(inserts(), 0);
   CHECK_INT(notification_consumer_stop(c, clock_now_us() + 1 * SECONDS), 0);
-  loop_stop();
 }
 
 TEST(a_batch_of_nothing_to_store_is_done) {

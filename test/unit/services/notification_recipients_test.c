@@ -37,7 +37,6 @@ static void look_up(void *arg) {
   check_recipient(&recipients[0], "ab0a4f6e-6f0e-4b0e-8a55-1f0f2f6c9a22", "of " KNOWN);
   CHECK(uuid_is_nil(recipients[1].userId) && recipients[1].looked_up);
   CHECK_INT(world.calls, 2);
-  loop_stop();
 }
 
 TEST(known_users_are_found_and_404_means_none) {
@@ -61,7 +60,6 @@ static void look_up_broken(void *arg) {
   world.users[1].status = 200;
   CHECK_INT(notification_recipients_look_up(arena, recipients, 2), 0);
   check_recipient(&recipients[1], "ab0a4f6e-6f0e-4b0e-8a55-1f0f2f6c9a22", "of " BROKEN);
-  loop_stop();
 }
 
 TEST(an_outage_is_an_error_and_keeps_what_was_found) {
@@ -83,7 +81,6 @@ static void look_up_many(void *arg) {
   CHECK_INT(world.running_max, 16);
   for (int i = 0; i < 60; i++)
     CHECK(recipients[i].looked_up && !uuid_is_nil(recipients[i].userId));
-  loop_stop();
 }
 
 TEST(calls_run_at_once_within_bounds) {
@@ -129,7 +126,6 @@ static void resolve(void *arg) {
   while (rounds < 3 && clock_now_us() - began_us < 10 * SECONDS)
     CHECK_INT(fiber_sleep(1 * MILLISECONDS), 0);
   CHECK_INT(rounds, 3);
-  loop_stop();
 }
 
 TEST(pending_rows_get_their_user_and_a_new_one_wakes_the_resolver) {
