@@ -1,4 +1,4 @@
-/* skald: one executable, whose first argument says what to do. */
+/* skald: one executable; its first argument is the command. */
 #include "commands/audit/audit.h"
 #include "commands/migrate.h"
 #include "commands/relay.h"

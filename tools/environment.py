@@ -1,4 +1,4 @@
-"""The environment without what environment.txt lists, for Python: environment.sh does the same for bash."""
+"""Removes the variables listed in environment.txt from an environment. For Python; environment.sh does the same for bash."""
 
 import fnmatch
 import os
@@ -11,7 +11,8 @@ HERE = "localhost,127.0.0.1,::1"
 
 
 def cleaned(environment, keep=()):
-    """keep: groups. A proxy that is kept is not for this machine."""
+    """A copy without the listed variables, except those of the groups in keep. Proxies that are kept are not used for this
+    machine."""
     patterns = [one for group, some in GROUPS.items() if group not in keep for one in some]
     kept = {name: value for name, value in environment.items()
             if not any(fnmatch.fnmatchcase(name, one) for one in patterns)}
@@ -22,7 +23,7 @@ def cleaned(environment, keep=()):
 
 
 def clean(keep=()):
-    """Of this process, and so of all that it starts."""
+    """Cleans the environment of this process, and so of every process it starts."""
     new = cleaned(os.environ, keep)
     os.environ.clear()
     os.environ.update(new)

@@ -1,6 +1,6 @@
 #!/bin/bash
-# For bash: clean_environment takes away what environment.txt lists, but not the groups that are named. libpq's variables
-# have their usual meaning where the user names the database. Read with `.`.
+# For bash: clean_environment removes the variables listed in environment.txt, except the groups given as arguments. libpq's
+# variables are kept if the user chooses the database. Read with `.`.
 
 clean_environment() {
   local group patterns pattern name exported
@@ -8,9 +8,9 @@ clean_environment() {
   while read -r group patterns; do
     if [[ $group == '#' || " $* " == *" $group "* ]]; then continue; fi
     for name in $exported; do
-      # The patterns must not become names of files, so they are read as words and not expanded.
+      # Read as words, because the patterns must not be expanded to file names.
       while read -r pattern; do
-        # shellcheck disable=SC2053 # a pattern is what it is
+        # shellcheck disable=SC2053 # a pattern
         if [[ $name == $pattern ]]; then unset "$name"; fi
       done <<<"${patterns// /$'\n'}"
     done

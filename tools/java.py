@@ -125,7 +125,7 @@ class Program:
                 if os.readlink(entry / "cwd") == str(self.folder) and os.readlink(entry / "exe").endswith("/java"):
                     return int(entry.name)
             except OSError:
-                pass  # it has ended, or is somebody else's
+                pass  # it has ended, or belongs to another user
         return None
 
     def archive(self):

@@ -7,13 +7,13 @@
 
 problems=''
 
-# Adds a sentence, which tell_problems prints.
+# Adds a sentence, which report_problems prints.
 problem() {
   problems="$problems$*
 "
 }
 
-tell_problems() {
+report_problems() {
   [ -z "$problems" ] || die "$1" "${problems%?}"
 }
 
@@ -46,7 +46,7 @@ check_tools() {
     *) problem "$tool is missing: it is a standard POSIX tool." ;;
     esac
   done
-  tell_problems "$E_TOOL"
+  report_problems "$E_TOOL"
 }
 
 # NAME VERSION OLDEST
@@ -72,12 +72,12 @@ check_tool_versions() {
     fi
     ;;
   esac
-  tell_problems "$E_VERSION"
+  report_problems "$E_VERSION"
 }
 
 check_minikube_version() {
   check_version minikube "$(minikube version --short 2>/dev/null)" "$oldest_minikube"
-  tell_problems "$E_VERSION"
+  report_problems "$E_VERSION"
 }
 
 # Sets context and server_version, or says why the cluster cannot be reached.
@@ -87,20 +87,20 @@ check_reach() {
       "Start Minikube (minikube start --cpus=4 --memory=6g), or get a cluster's credentials and select it with" \
       "kubectl config use-context NAME."
   fi
-  if ! answer=$(kubectl --context "$context" --request-timeout=15s get --raw /version 2>&1); then
-    case $answer in
+  if ! version_json=$(kubectl --context "$context" --request-timeout=15s get --raw /version 2>&1); then
+    case $version_json in
     *Unauthorized* | *credentials* | *expired*)
       die "$E_CLUSTER" "The cluster of the context $context rejects the credentials; renew them. Its response:" \
-        "$answer"
+        "$version_json"
       ;;
-    *orbidden*) die "$E_PERMISSION" "The user of the context $context may not read the version: $answer" ;;
+    *orbidden*) die "$E_PERMISSION" "The user of the context $context may not read the version: $version_json" ;;
     *)
       die "$E_CLUSTER" "The cluster of the context $context is unreachable. Is it running (minikube start), is the" \
-        "network up, is it the right context (kubectl config get-contexts)? kubectl reported:" "$answer"
+        "network up, is it the right context (kubectl config get-contexts)? kubectl reported:" "$version_json"
       ;;
     esac
   fi
-  server_version=$(printf '%s' "$answer" | sed -n 's/.*"gitVersion": *"\([^"]*\)".*/\1/p')
+  server_version=$(printf '%s' "$version_json" | sed -n 's/.*"gitVersion": *"\([^"]*\)".*/\1/p')
   if ! at_least "$server_version" "$oldest_kubernetes"; then
     die "$E_VERSION" "Kubernetes ${server_version#v} is too old: the cluster must have $oldest_kubernetes or newer."
   fi
@@ -127,7 +127,7 @@ check_permissions() {
     check_permission "$1" "$kind" "$2"
   done
   [ -z "$problems" ] || problem "A cluster administrator must grant this (the role cluster-admin), or run the script."
-  tell_problems "$E_PERMISSION"
+  report_problems "$E_PERMISSION"
 }
 
 # The memory allocatable to pods on all nodes together, in Mi.

@@ -1,16 +1,16 @@
 #!/bin/sh
-# Shared by install.sh and delete.sh: output, access to the cluster, the record kept in it, waiting, and failure reports.
-# Read with `.`; it does nothing by itself.
+# Shared by install.sh and delete.sh: output, access to the cluster, the record stored in it, waiting, and failure reports.
+# Read with `.`; it only defines variables and functions.
 
 # Exit statuses, the same in both scripts.
 # shellcheck disable=SC2034 # E_… are used by the scripts that read this file
 E_FAILED=1 E_USAGE=2 E_TOOL=3 E_VERSION=4 E_CLUSTER=5 E_PERMISSION=6 E_UNFIT=7 E_DECLINED=8
 
-# The mark on what is made here, and the name of the record in each namespace.
+# The label of every object created here, and the name of the record in each namespace.
 mark=app.kubernetes.io/managed-by=skald-install
 record=skald-install
 poll_seconds=2
-tell_seconds=10
+report_seconds=10
 
 # Set by the scripts' options and checks.
 script=${0##*/} context='' dry_run=false timeout=600
@@ -23,7 +23,7 @@ step() {
   printf '\n== %s\n' "$*"
 }
 
-# STATUS SENTENCE…: prints a sentence per line and exits.
+# STATUS SENTENCE…: prints the sentences, one per line, and exits.
 die() {
   die_status=$1
   shift
@@ -31,13 +31,13 @@ die() {
   exit "$die_status"
 }
 
-# A value such as --namespace shop or --namespace=shop.
+# An option's value, given as --namespace shop or --namespace=shop.
 needs_value() {
   if [ $# -lt 2 ] || [ -z "$2" ]; then die $E_USAGE "$1 needs a value. See sh ./$script --help"; fi
 }
 
 # --- Names that become parts of objects are checked before anything is installed.
-# Small letters, digits and inner dashes, at most 63 of them.
+# Lower-case letters, digits and inner dashes, at most 63 characters.
 is_label() {
   case $1 in
   *[!a-z0-9-]* | -* | *- | '') return 1 ;;
@@ -45,7 +45,7 @@ is_label() {
   [ ${#1} -le 63 ]
 }
 
-# Labels with dots between them.
+# Labels separated by dots.
 is_domain() {
   domain_rest=$1.
   while [ -n "$domain_rest" ]; do
@@ -67,7 +67,7 @@ check_namespace() {
   done
 }
 
-# The longest name made of it is opensearch.HOST, and a name in the DNS has at most 253 characters.
+# The longest name derived from it is opensearch.HOST, and a DNS name has at most 253 characters.
 check_host() {
   if ! is_domain "$1" || [ ${#1} -gt 242 ]; then
     die $E_USAGE "'$1' is not a valid host name: use lower-case letters, digits and inner dashes between dots, at most 63" \
@@ -79,7 +79,7 @@ check_host() {
   esac
 }
 
-# As the chart's schema takes it: [HOST[:PORT]/]PATH with a tag, a digest or both.
+# The same rule as in the chart's schema: [HOST[:PORT]/]PATH with a tag, a digest or both.
 check_image_name() {
   image_word='[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*'
   image_host='(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?)(:[0-9]+)?/'
@@ -104,7 +104,7 @@ check_timeout() {
   esac
 }
 
-# The cluster is the one that was current at the start, whatever happens to the context meanwhile.
+# Always the cluster that was current at the start, even if the current context changes meanwhile.
 kube() {
   kubectl --context "$context" --request-timeout=60s "$@"
 }
@@ -130,7 +130,7 @@ would() {
   printf '+%s\n' "$(quoted "$@")"
 }
 
-# Every change of the cluster goes through one of these three, so that --dry-run can only print.
+# Every change to the cluster goes through change, quietly or apply, which only print it for --dry-run.
 change() {
   if $dry_run; then
     would "$@"
@@ -151,7 +151,7 @@ quietly() {
   fi
 }
 
-# Applies the manifest on standard input. NAME says what it is.
+# Applies the manifest on standard input.
 apply() {
   if $dry_run; then
     would kube apply -f -
@@ -291,16 +291,16 @@ await() {
     say "+ wait, at most $timeout s, until $what"
     return
   fi
-  began=$(now) told=$(now)
+  began=$(now) reported_at=$(now)
   until "$@"; do
     if [ $(($(now) - began)) -ge "$timeout" ]; then
       say "Timed out after $timeout s waiting until $what." >&2
       explain "$where" >&2
       exit $E_FAILED
     fi
-    if [ $(($(now) - told)) -ge $tell_seconds ]; then
+    if [ $(($(now) - reported_at)) -ge $report_seconds ]; then
       say "   waiting until $what: $(unready "$where") ($(($(now) - began)) of $timeout s)"
-      told=$(now)
+      reported_at=$(now)
     fi
     sleep $poll_seconds
   done
@@ -308,21 +308,21 @@ await() {
 
 # A line for each controller that is not ready: name, ready pods, wanted pods.
 unready_workloads() {
-  answer=$(kube -n "$1" get deployments,statefulsets,daemonsets -o 'go-template={{range .items -}}
+  listed=$(kube -n "$1" get deployments,statefulsets,daemonsets -o 'go-template={{range .items -}}
 {{.metadata.name}} {{.metadata.generation}} {{or .status.observedGeneration 0}} {{if eq .kind "DaemonSet" -}}
 {{or .status.desiredNumberScheduled 0}} {{or .status.numberReady 0}} {{or .status.updatedNumberScheduled 0}}
 {{else -}}
 {{or .spec.replicas 0}} {{or .status.readyReplicas 0}} {{or .status.updatedReplicas 0}}
 {{end}}{{end}}') || return 1
-  echo "$answer" | awk '$3 < $2 || $5 < $4 || $6 < $4 { print $1, $5, "of", $4 }'
+  echo "$listed" | awk '$3 < $2 || $5 < $4 || $6 < $4 { print $1, $5, "of", $4 }'
 }
 
 # Custom resources whose condition TYPE is not True: NAMESPACE KIND TYPE.
 unready_resources() {
-  answer=$(kube -n "$1" get "$2" -o "go-template={{range .items}}{{.metadata.name}} {{range .status.conditions -}}
+  listed=$(kube -n "$1" get "$2" -o "go-template={{range .items}}{{.metadata.name}} {{range .status.conditions -}}
 {{if eq .type \"$3\"}}{{.status}}{{end}}{{end}}
 {{end}}") || return 1
-  echo "$answer" | awk 'NF && $2 != "True" { print $1 }'
+  echo "$listed" | awk 'NF && $2 != "True" { print $1 }'
 }
 
 unready() {

@@ -40,7 +40,7 @@ const Option process_options[] = {
      .target = &process_config.drain_us,
      .def = "10s",
      .max = 600000,
-     .help = "how long running work may take after SIGTERM; what is left is given back within " SECONDS_OF(
+     .help = "how long running work may take after SIGTERM; unfinished work is released within " SECONDS_OF(
          PROCESS_STOP_S) " more"},
     {.env = "METRICS_KTOR",
      .type = OPTION_CHOICE,

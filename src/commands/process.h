@@ -4,8 +4,8 @@
 
 #include "rt/config.h"
 
-/* Behind DRAIN_TIMEOUT: for what a process gives back at its end, its last log lines, and as much again as a machine
- * under load takes to get to it. */
+/* After DRAIN_TIMEOUT: for releasing what other processes wait for, for the last log lines, and a margin for a machine
+ * under load. */
 #define PROCESS_STOP_S 9
 
 typedef struct ProcessConfig {
@@ -17,11 +17,11 @@ typedef struct ProcessConfig {
 extern ProcessConfig process_config;
 extern const Option process_options[];
 
-/* Raises the soft limit of file descriptors to what this many client connections need beside own others, as far as the
- * hard limit lets it. Returns how many connections fit, after a warning when that is fewer than wanted. Before the
- * fork. */
+/* Raises the soft limit of file descriptors to what this many client connections need in addition to own others, as far
+ * as the hard limit allows. Returns how many connections fit, and logs a warning if that is fewer than wanted. Before
+ * the fork. */
 int process_fit_connections(int wanted, int own);
-/* Binds HOST and PORT. -1: it could not, as stderr then says. */
+/* Binds HOST and PORT. -1: it could not; the reason is on stderr. */
 int process_listen(void);
 const char *process_ktor_address(void); /* as service_init takes it */
 

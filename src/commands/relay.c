@@ -23,7 +23,7 @@
 #include <string.h>
 
 #define PUBLICATION       "billing_pub_traced"
-#define PUBLICATION_PLAIN "billing_pub" /* for what was written before there was the other */
+#define PUBLICATION_PLAIN "billing_pub" /* for changes that are older than the other publication */
 #define HTTP_CONNECTIONS  64
 #define HTTP_REQUESTS     64
 #define HTTP_US           (5 * SECONDS)
@@ -51,7 +51,7 @@ static const Option options[] = {
      .def = "127.0.0.1:9092",
      .min = 1,
      .max = 4096,
-     .help = "brokers to begin with, host:port,…"},
+     .help = "bootstrap brokers, host:port,…"},
     {.env = "KAFKA_TOPIC_PREFIX",
      .type = OPTION_TEXT,
      .target = &conf.prefix,
@@ -79,7 +79,8 @@ static const Option options[] = {
      .def = "traceparent",
      .min = 1,
      .max = 63,
-     .help = "column that becomes a created row's header traceparent, and is in no value; 'none': all are"},
+     .help = "column that becomes the header traceparent of a created row and is omitted from values; 'none': no such "
+             "column"},
     {.env = "RELAY_SCHEMAS",
      .type = OPTION_CHOICE,
      .target = &conf.schemas,

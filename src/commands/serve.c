@@ -94,7 +94,7 @@ static const Option options[] = {
      .target = &conf.delay_us,
      .def = "0s",
      .max = 600000,
-     .help = "how long it serves on after SIGTERM, no longer ready, until nobody sends requests here any more"},
+     .help = "how long it continues to serve after SIGTERM, no longer ready, until load balancers have noticed"},
     {.env = "SAGA_OWNER",
      .type = OPTION_TEXT,
      .target = &conf.owner,
@@ -118,7 +118,7 @@ static void on_terminate(void) {
   if (draining)
     return;
   draining = true;
-  fiber_limit(INT_MAX); /* also, and above all, when there are as many as there may be */
+  fiber_limit(INT_MAX); /* the drain must start even at the maximum of fibers */
   if (!fiber_start("drain", drain, NULL))
     loop_stop();
 }
@@ -147,7 +147,7 @@ static void start(void *arg) {
     log_flush();
     _exit(1);
   }
-  LOG(INFO, "serve", "worker %d answers on %s:%lld", worker, process_config.host, (long long)process_config.port);
+  LOG(INFO, "serve", "worker %d is listening on %s:%lld", worker, process_config.host, (long long)process_config.port);
 }
 
 static void run_worker(int worker) {
@@ -166,8 +166,8 @@ static void run_worker(int worker) {
   log_flush();
 }
 
-/* The supervisor keeps the socket open for the workers it restarts. Now there will be none: what still comes is
- * refused, not left waiting for nobody. */
+/* The supervisor keeps the socket open for workers that it restarts. During the drain there are none, so new
+ * connections are refused instead of left waiting. */
 static void stop_listening(void) {
   shutdown(conf.listen_fd, SHUT_RD);
 }
@@ -177,7 +177,7 @@ static int count_workers(void) {
   return conf.workers ? (int)conf.workers : cores > 3 ? (int)(cores / 2) : 1;
 }
 
-/* Processes of one name must never run at once: the port sees to that on one host. */
+/* Two processes must never run with the same name. On one host the port ensures that. */
 static void name_owner(void) {
   static char name[128];
   char host[64] = "localhost";
@@ -188,7 +188,7 @@ static void name_owner(void) {
 
 #define OTHER_DESCRIPTORS 64 /* of a worker: the loop's, the log's, those of background work */
 
-/* What a worker may have open beside its clients' connections. */
+/* Descriptors that a worker may have open in addition to its clients' connections. */
 static int own_descriptors(void) {
   int own = OTHER_DESCRIPTORS;
   for (ShopService i = 0; i < SHOP_SERVICES; i++)

@@ -25,7 +25,7 @@ static struct {
       .type = OPTION_TEXT,                                                                                             \
       .target = &conf.urls[NAME],                                                                                      \
       .def = "http://" #name ":8080",                                                                                  \
-      .help = "its address when it is not in this process",                                                            \
+      .help = "its address if it is not in this process",                                                              \
   },
 #define DATABASE                                                                                                       \
   {                                                                                                                    \

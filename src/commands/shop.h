@@ -11,13 +11,12 @@ typedef enum ShopService { SERVICES(SHOP_ENUM) SHOP_SERVICES } ShopService;
 
 extern const Option shop_database_options[]; /* of all services */
 extern const Option shop_billing_options[];  /* of Billing alone */
-extern const Option shop_address_options[];  /* where services are that others call */
+extern const Option shop_address_options[];  /* addresses of services that others call */
 
 const ServiceDef *shop_service(ShopService service);
 const char *shop_dsn(ShopService service);
 const char *shop_url(ShopService service); /* NULL: it has none */
-/* Takes the services that are named; all of them when none is. E_FIELD: there is no such service, as stderr then says.
- */
+/* Selects the named services, or all of them if none is named. E_FIELD: there is no such service; stderr says so. */
 MUST_CHECK int shop_select(int argc, char **argv);
 bool shop_selected(ShopService service);
 

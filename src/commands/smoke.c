@@ -11,7 +11,7 @@
 #include <stdio.h>
 
 #define POLL_US (100 * MILLISECONDS)
-#define CALL_US (20 * SECONDS) /* beyond the deadline that a request has in the shop */
+#define CALL_US (20 * SECONDS) /* longer than the deadline of a request in the shop */
 #define ORDER                                                                                                          \
   "{\"contents\":[{\"item\":\"smoke test\",\"amount\":1,\"price\":123.45}],\"timeDelivery\":\"2099-01-01T12:00:00\","  \
   "\"billingId\":\"%.*s\"}"
@@ -89,7 +89,7 @@ static Str text_of(const JsonValue *object, Str name) {
 static int expect(const Call *call, const char *what, Str is, Str must) {
   if (str_eq(is, must))
     return 0;
-  printf("%s is %.*s, must be %.*s: ", what, STR_FMT(is), STR_FMT(must));
+  printf("%s is %.*s, expected %.*s: ", what, STR_FMT(is), STR_FMT(must));
   return wrong(call, "returned it", (Str){0});
 }
 
@@ -140,7 +140,7 @@ static int order_beyond_means(Smoke *s, Str wallet) {
                .status = 200};
   TRY(call_service(s, &look, &response));
   TRY(expect(&look, "the order", text_of(response, STR("status")), STR("CANCELED")));
-  printf("order %.*s, beyond the wallet's means, is rolled back\n", STR_FMT(id));
+  printf("order %.*s costs more than the wallet holds and is rolled back\n", STR_FMT(id));
   Call rest = {.base = conf.billing,
                .method = "GET",
                .path = arena_printf(s->arena, "/billing/billing/%.*s", STR_FMT(wallet)),
@@ -201,7 +201,7 @@ static int run(int argc, char **argv) {
   loop_on_terminate(loop_stop);
   if (fiber_start("smoke", start, &smoke))
     loop_run();
-  printf("smoke: %s\n", smoke.rc < 0 ? "failed" : "all is well");
+  printf("smoke: %s\n", smoke.rc < 0 ? "failed" : "passed");
   return smoke.rc < 0 ? 1 : 0;
 }
 

@@ -1,5 +1,5 @@
-/* The command smoke: one customer's way through a shop that is up, over HTTP. Blocks. Says what it does, and what was
- * not as it must be. Status 0: all of it was. */
+/* The command smoke: one customer's journey through a running shop, over HTTP. Blocks. Prints what it does, and what
+ * was not as expected. Status 0: everything was. */
 #ifndef SKALD_COMMANDS_SMOKE_H
 #define SKALD_COMMANDS_SMOKE_H
 

@@ -1,4 +1,4 @@
-/* The parent of the workers. It does nothing but wait, so there is little in it that could fail. */
+/* The parent of the workers. It only waits, so there is little in it that can fail. */
 #include "commands/supervisor.h"
 
 #include "log/log.h"
@@ -16,14 +16,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WORKERS_MOST 64
-#define RESTART_US   500000 /* a worker that dies at once is not restarted faster than this */
+#define WORKERS_MAX 64
+#define RESTART_US  500000 /* minimum between two starts of a worker */
 
 typedef struct Group {
   struct {
     pid_t pid; /* 0: not running */
     int64_t started_us;
-  } workers[WORKERS_MOST];
+  } workers[WORKERS_MAX];
   int count;
   void (*run)(int index);
   sigset_t signals, old_mask;
@@ -41,7 +41,7 @@ static void start_worker(Group *g, int index) {
   }
   if (pid == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent) /* it died before we could say so */
+    if (getppid() != parent) /* it died before the signal was set */
       _exit(1);
     sigprocmask(SIG_SETMASK, &g->old_mask, NULL);
     g->run(index);
@@ -132,14 +132,14 @@ static int wait_for_end(Group *g, void (*closing)(void), int64_t close_us, int64
 }
 
 int supervise(int workers, void (*worker)(int index), void (*closing)(void), int64_t close_us, int64_t grace_us) {
-  Group g = {.count = workers < WORKERS_MOST ? workers : WORKERS_MOST, .run = worker};
+  Group g = {.count = workers < WORKERS_MAX ? workers : WORKERS_MAX, .run = worker};
   sigemptyset(&g.signals);
   sigaddset(&g.signals, SIGTERM);
   sigaddset(&g.signals, SIGINT);
   sigaddset(&g.signals, SIGCHLD);
   if (log_follows_file()) {
     sigaddset(&g.signals, SIGHUP);
-    signal(SIGHUP, SIG_IGN); /* in a worker that has not come to handle it yet; here it is waited for */
+    signal(SIGHUP, SIG_IGN); /* ignored by new workers until they handle it; the parent waits for it */
   }
   sigprocmask(SIG_BLOCK, &g.signals, &g.old_mask);
   while (!g.stopping) {

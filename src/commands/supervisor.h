@@ -4,9 +4,9 @@
 
 #include <stdint.h>
 
-/* Runs worker(index) in so many child processes until SIGTERM or SIGINT, which is passed on to them. close_us after it
- * closing() is called, and whoever has not gone after grace_us is killed. Returns the exit status for main. Workers die
- * with their supervisor. */
+/* Runs worker(index) in this many child processes until SIGTERM or SIGINT, which is passed on to them. close_us after
+ * the signal, closing() is called; workers that have not ended after grace_us are killed. Returns the exit status for
+ * main. Workers die with their supervisor. */
 int supervise(int workers, void (*worker)(int index), void (*closing)(void), int64_t close_us, int64_t grace_us);
 
 #endif

@@ -41,7 +41,7 @@ const Option notification_options[] = {
      .def = "127.0.0.1:9092",
      .min = 1,
      .max = 4096,
-     .help = "for EVENTS=kafka: brokers to begin with, host:port,…"},
+     .help = "for EVENTS=kafka: bootstrap brokers, host:port,…"},
     {.env = "KAFKA_TOPIC",
      .type = OPTION_TEXT,
      .target = &config.kafka.topic,

@@ -211,7 +211,7 @@ def test_notification_of_nothing(used):
 def test_notifications_in_another_order_than_the_operations(used):
     row = used.query("billing", "SELECT id::text FROM billing.history_billings WHERE type_operation = 'REFILL'")[0][0]
     with changed(used, [NOTES], [("UPDATE notification.notifications SET lsn = -1 WHERE history_id = %s", row)]):
-        assert_found(used, f"behind row {row}")
+        assert_found(used, f"right after row {row}")
     assert used.audit().returncode == 0
 
 

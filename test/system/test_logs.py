@@ -157,7 +157,7 @@ def test_a_terminal_gets_colours():
     os.close(slave)
     said = b""
     try:
-        while b"answers on" not in said:
+        while b"is listening on" not in said:
             said += os.read(master, 4096)
     finally:
         os.killpg(process.pid, signal.SIGKILL)

@@ -330,7 +330,7 @@ def test_audit_names_them(seven):
     found = seven.audit()
     assert found.returncode == 0, found.stdout + found.stderr
     assert all(f"saga {order} (order) is parked" in found.stdout for order in orders)
-    assert "2 parked sagas" in found.stdout and found.stdout.endswith("checked: clean but for what is parked\n")
+    assert "2 parked sagas" in found.stdout and found.stdout.endswith("checked: clean except for parked sagas\n")
     for order in orders:
         settle(seven, order)
     seven.settle()

@@ -208,7 +208,7 @@ def test_audit_tells_a_participant_older_than_the_orders(seven, tmp_path):
     done = seven.audit()
     assert done.returncode == 1
     [blamed] = [line for line in done.stdout.splitlines() if torn in line]
-    assert "payment SUCCESS of: expected 123.45, found none" in blamed
+    assert "successful payment: expected 123.45, found none" in blamed
     assert first not in done.stdout
 
 

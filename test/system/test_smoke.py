@@ -16,7 +16,7 @@ def test_a_shop_that_is_well(shop):
     done = smoke(shop)
     assert done.returncode == 0, done
     assert done.stdout.count("Your ") + done.stdout.count("You ") == 4, done.stdout
-    assert "is rolled back" in done.stdout and done.stdout.endswith("smoke: all is well\n")
+    assert "is rolled back" in done.stdout and done.stdout.endswith("smoke: passed\n")
     shop.assert_sound()
 
 

@@ -1,5 +1,5 @@
-/* The audit: each rule that one database can answer for itself is a SELECT of its violations; what concerns orders is
- * in audit_orders.c, and notifications in audit_notifications.c. */
+/* The audit. A rule within one database is a SELECT of its violations. The rules across databases are in orders.c and
+ * notifications.c. */
 #include "commands/audit/audit.h"
 
 #include "commands/audit/notifications.h"
@@ -12,8 +12,8 @@
 /* Selects one text for each violation. */
 typedef struct Check {
   int rule, source;
-  bool in_flight; /* what it finds may only be unfinished */
-  bool parked;    /* what it finds waits for an operator */
+  bool in_flight; /* its findings may be unfinished work */
+  bool parked;    /* its findings wait for an operator */
   const char *select;
 } Check;
 
@@ -38,11 +38,11 @@ static const Check checks[] = {
     {AUDIT_NOTE, AUDIT_ORDER, false, true, SAGAS_PARKED("\"order\"")},
     {AUDIT_NOTE, AUDIT_USER, false, true, SAGAS_PARKED("\"user\"")},
     {1, AUDIT_USER, true, false,
-     "SELECT format('user %s is not registered, and no saga of its is in flight', id) FROM \"user\".users u "
+     "SELECT format('user %s is not registered, and has no saga in flight', id) FROM \"user\".users u "
      "WHERE NOT registered AND NOT EXISTS (SELECT FROM \"user\".saga s WHERE s.id = u.id AND due_at IS NOT NULL) "
      "ORDER BY id"},
-    /* The history does not name the saga, so its rows are counted by wallet and sum: a purchase that still stands is
-     * there for every step TAKEN, and a refund gave back a purchase of a step CANCELED. */
+    /* The history does not have the saga's id, so its rows are counted by wallet and sum. For every step TAKEN there is
+     * a purchase that was not refunded, and every refund belongs to a purchase and a step CANCELED. */
     {3, AUDIT_BILLING, false, false,
      "SELECT format('wallet %s, purchases of %s: %s bought and %s refunded, but the sagas'' steps are %s TAKEN and %s "
      "CANCELED', billing_id, sum, bought, refunded, taken, canceled) FROM "
@@ -125,24 +125,24 @@ static int64_t print_summary(const AuditReport *report) {
   int64_t violations = 0;
   for (int rule = AUDIT_NOTE; rule <= AUDIT_RULES; rule++) {
     if (report->violations[rule] > AUDIT_SHOWN)
-      printf("%s: %" PRId64 " in all, the first %d are shown\n", audit_rule_name(rule), report->violations[rule],
+      printf("%s: %" PRId64 " in total, the first %d are shown\n", audit_rule_name(rule), report->violations[rule],
              AUDIT_SHOWN);
     violations += rule == AUDIT_NOTE ? 0 : report->violations[rule];
   }
   if (report->left_out)
-    printf("audit: %" PRId64 " orders of sagas were changed or deleted by clients and are not judged\n",
+    printf("audit: %" PRId64 " saga orders were changed or deleted by clients and were not checked\n",
            report->left_out);
   if (report->in_flight)
-    printf("audit: something is in flight; what is found may only be unfinished\n");
+    printf("audit: sagas are in flight; violations may be unfinished work\n");
   if (report->parked)
-    printf("audit: %" PRId64 " parked saga%s: an operator has to settle what they concern, which is not judged\n",
+    printf("audit: %" PRId64 " parked saga%s to be resolved by an operator; their rows were not checked\n",
            report->parked, report->parked == 1 ? "" : "s");
   printf("audit: %" PRId64 " orders, %" PRId64 " wallets, %" PRId64 " history rows checked: ", report->orders,
          report->wallets, report->history);
   if (violations)
     printf("%" PRId64 " violation%s\n", violations, violations == 1 ? "" : "s");
   else
-    printf(report->parked ? "clean but for what is parked\n" : "clean\n");
+    printf(report->parked ? "clean except for parked sagas\n" : "clean\n");
   return violations;
 }
 
@@ -169,8 +169,9 @@ static int run(int argc, char **argv) {
 
 static const Option *const tables[] = {shop_database_options, NULL};
 
-const Command audit_command = {.name = "audit",
-                               .arguments = "",
-                               .help = "checks that every order, wallet, stock and notification is as it must be",
-                               .run = run,
-                               .tables = tables};
+const Command audit_command = {
+    .name = "audit",
+    .arguments = "",
+    .help = "checks the invariants of orders, wallets, stock, slots and notifications in all databases",
+    .run = run,
+    .tables = tables};

@@ -1,5 +1,5 @@
 /* The command audit: checks the shop's invariants across all its databases, once nothing is in flight. Prints each
- * violation with its row, and a summary. Status 0: all is as it must be; 1: it is not, or could not be seen. */
+ * violation with its row, and a summary. Status 0: no violations; 1: violations, or a database could not be read. */
 #ifndef SKALD_COMMANDS_AUDIT_AUDIT_H
 #define SKALD_COMMANDS_AUDIT_AUDIT_H
 

@@ -1,5 +1,5 @@
-/* The audit's rule of notifications: each row of the history has exactly one, and an account's stand in the order of
- * its operations. */
+/* The audit's rule for notifications: each row of the history has exactly one, and those of an account are in the order
+ * of its operations. */
 #ifndef SKALD_COMMANDS_AUDIT_NOTIFICATIONS_H
 #define SKALD_COMMANDS_AUDIT_NOTIFICATIONS_H
 

@@ -1,7 +1,7 @@
-/* Orders against payments, reservations, deliveries and wallets. No database sees another and only Order has an index
- * by order, so each is read once, sorted by order, and the sorted streams are walked side by side. What a participant
- * holds for an order is put into a text that it must be equal to when the order succeeded, and that must be absent when
- * it was canceled; holding nothing any more, canceled rows are not read at all. */
+/* Compares orders with payments, reservations, deliveries and wallets. They are in separate databases and only Order
+ * has an index by order. So each is read once, sorted by order, and the sorted streams are merged. What a participant
+ * holds for an order is turned into text. It must equal the expected text if the order succeeded, and be absent if it
+ * was canceled. Canceled rows hold nothing, so they are not read. */
 #include "commands/audit/orders.h"
 
 #include "base/uuid.h"
@@ -11,7 +11,7 @@ enum { SAGA_BUY = 2 }; /* uuid_child number of a saga's row in billing.step */
 
 enum { PAYMENT, WAREHOUSE, DELIVERY, PARTICIPANTS };
 
-/* Lines in an order of their own, so that equal sets give equal texts; items as JSON strings, to tell them apart. */
+/* The lines are sorted, so that equal sets give equal texts. Items are JSON strings, so that they are unambiguous. */
 #define LINES(line)                                                                                                    \
   "string_agg(" line ".amount || ' ' || to_json(" line ".item), ', ' ORDER BY " line ".item COLLATE \"C\", " line      \
   ".amount)"
@@ -28,7 +28,7 @@ static const char select_orders[] =
              "WHERE o.saga ORDER BY o.id";
 enum { ORDER_ID, ORDER_STATUS, SAGA_STATE, SAGA_WALLET, ORDER_COST, ORDER_LINES };
 
-/* Rows when the order's lines are no longer those its saga was given: only a client changes them. */
+/* Returns a row if the order's lines differ from the saga's input. Only a client can have changed them. */
 static const char select_changed[] =
     "SELECT 1 FROM \"order\".saga s WHERE s.id = '%.*s' AND "
     "(SELECT " PRICED_LINES("l") " FROM \"order\".contents l WHERE l.order_id = s.id) IS DISTINCT FROM "
@@ -37,28 +37,28 @@ static const char select_changed[] =
 static const char count_deleted[] = "SELECT count(*) FROM \"order\".saga s WHERE s.type = 'order' AND NOT EXISTS "
                                     "(SELECT FROM \"order\".orders o WHERE o.id = s.id)";
 
-static const char select_taken[] = "SELECT asked.n - 1, s.sum, s.billing_id FROM unnest('%.*s'::uuid[]) "
-                                   "WITH ORDINALITY AS asked(id, n) JOIN billing.step s ON s.id = asked.id "
+static const char select_taken[] = "SELECT wanted.n - 1, s.sum, s.billing_id FROM unnest('%.*s'::uuid[]) "
+                                   "WITH ORDINALITY AS wanted(id, n) JOIN billing.step s ON s.id = wanted.id "
                                    "WHERE s.state = 'TAKEN'";
 
 static const struct {
   int source;
-  const char *what;   /* is expected */
-  const char *select; /* order, what is held for it */
+  const char *what;   /* what is expected, in messages */
+  const char *select; /* order id, what is held for it */
 } participants[PARTICIPANTS] = {
-    [PAYMENT] = {AUDIT_PAYMENT, "payment SUCCESS of",
+    [PAYMENT] = {AUDIT_PAYMENT, "successful payment",
                  "SELECT order_id, string_agg(cost::text, ' and ' ORDER BY cost) FROM payment.payments "
                  "WHERE status = 'SUCCESS' GROUP BY order_id ORDER BY order_id"},
-    [WAREHOUSE] = {AUDIT_WAREHOUSE, "lines RESERVED",
+    [WAREHOUSE] = {AUDIT_WAREHOUSE, "reserved lines",
                    "SELECT r.order_id, " LINES(
                        "r") " FROM warehouse.reservations r WHERE r.status = 'RESERVED' GROUP BY r.order_id "
                             "ORDER BY r.order_id"},
-    [DELIVERY] = {AUDIT_DELIVERY, "deliveries SCHEDULED",
+    [DELIVERY] = {AUDIT_DELIVERY, "scheduled deliveries",
                   "SELECT order_id, count(*) FROM delivery.deliveries WHERE status = 'SCHEDULED' GROUP BY order_id "
                   "ORDER BY order_id"},
 };
 
-typedef struct Taken { /* from a wallet */
+typedef struct Taken { /* what was taken from a wallet */
   Str sum, account;
 } Taken;
 
@@ -73,7 +73,7 @@ typedef struct Orders {
   AuditReport *report;
   AuditStream orders, held[PARTICIPANTS];
   Arena *arena; /* of a page of orders */
-  Taken *taken; /* beside the page's rows */
+  Taken *taken; /* parallel to the page's rows */
   Problem problems[PARTICIPANTS + 3];
   int count; /* problems of the current order */
 } Orders;
@@ -100,7 +100,8 @@ static int buy_ids(const Orders *o, Str *ret) {
   return 0;
 }
 
-/* A wallet's steps have ids that follow from the orders', but not in their order: asked for page by page. */
+/* The ids of Billing's steps are derived from the orders' ids but not in the same order, so they are read page by page.
+ */
 static int load_taken(Orders *o) {
   arena_reset(o->arena);
   o->taken = ARENA_ARRAY(o->arena, Taken, (size_t)o->orders.page.rows);
@@ -117,17 +118,17 @@ static int load_taken(Orders *o) {
   return 0;
 }
 
-/* Whether an order paid from a wallet is known by its saga while that is kept, and then by what was taken. */
-static void judge_wallet(Orders *o, bool success) {
+/* The saga shows whether an order was paid from a wallet. After the saga was deleted, only the step itself does. */
+static void check_wallet(Orders *o, bool success) {
   Taken taken = o->taken[o->orders.row];
   Str account = audit_stream_cell(&o->orders, SAGA_WALLET), none = {0};
   bool paid = success && (account.p || taken.account.p);
   expect(o, success ? 2 : 3, "taken from a wallet", paid ? audit_stream_cell(&o->orders, ORDER_COST) : none, taken.sum);
   if (paid && account.p && taken.account.p)
-    expect(o, 2, "wallet it was taken from", account, taken.account);
+    expect(o, 2, "wallet", account, taken.account);
 }
 
-static int judge_participants(Orders *o, bool success) {
+static int check_participants(Orders *o, bool success) {
   Str expected[PARTICIPANTS] = {[PAYMENT] = audit_stream_cell(&o->orders, ORDER_COST),
                                 [WAREHOUSE] = audit_stream_cell(&o->orders, ORDER_LINES),
                                 [DELIVERY] = STR("1")};
@@ -136,17 +137,17 @@ static int judge_participants(Orders *o, bool success) {
     TRY(audit_stream_seek(&o->held[i], audit_stream_cell(&o->orders, ORDER_ID), &found));
     expect(o, success ? 2 : 3, participants[i].what, success ? expected[i] : (Str){0}, found);
   }
-  judge_wallet(o, success);
+  check_wallet(o, success);
   return 0;
 }
 
-/* What one order is shown as: a text may be long, an order has up to 500 lines. */
+/* The part of a text to print. An order has up to 500 lines, so texts may be long. */
 static Str shown(Str text) {
-  static const size_t most = 300;
+  static const size_t max = 300;
   if (!text.p)
     return STR("none");
-  while (text.n > most)
-    text.n = most;
+  if (text.n > max)
+    text.n = max;
   while (text.n && !str_is_utf8(text))
     text.n--;
   return text;
@@ -171,30 +172,30 @@ static int report_problems(Orders *o) {
   for (int i = 0; i < o->count; i++) {
     const Problem *p = &o->problems[i];
     Str expected = shown(p->expected), found = shown(p->found);
-    audit_violation(o->report, p->rule, "order %.*s, which is %.*s: %s: expected %.*s, found %.*s",
+    audit_violation(o->report, p->rule, "order %.*s (%.*s): %s: expected %.*s, found %.*s",
                     STR_FMT(audit_stream_cell(&o->orders, ORDER_ID)),
                     STR_FMT(audit_stream_cell(&o->orders, ORDER_STATUS)), p->what, STR_FMT(expected), STR_FMT(found));
   }
   return 0;
 }
 
-static int judge_order(Orders *o) {
+static int check_order(Orders *o) {
   Str status = audit_stream_cell(&o->orders, ORDER_STATUS), state = audit_stream_cell(&o->orders, SAGA_STATE);
   bool success = str_eq(status, STR("SUCCESS")), canceled = str_eq(status, STR("CANCELED"));
   o->count = 0;
   o->report->orders++;
   if (str_eq(state, STR("RUNNING")) || str_eq(state, STR("COMPENSATING")) || str_eq(state, STR("PARKED")))
-    return 0; /* the sagas in flight, and those parked, are checks of their own */
+    return 0; /* sagas in flight and parked sagas are checked separately */
   if (!success && !canceled)
     add_problem(o, 1, "status", STR("SUCCESS or CANCELED"), status);
   else if (state.p)
     expect(o, 1, "saga", success ? STR("SUCCEEDED") : STR("COMPENSATED"), state);
   if (success || canceled)
-    TRY(judge_participants(o, success));
+    TRY(check_participants(o, success));
   return report_problems(o);
 }
 
-static int judge_orders(Orders *o) {
+static int check_orders(Orders *o) {
   TRY(audit_stream_open(&o->orders, &o->sources[AUDIT_ORDER], select_orders));
   for (int i = 0; i < PARTICIPANTS; i++)
     TRY(audit_stream_open(&o->held[i], &o->sources[participants[i].source], participants[i].select));
@@ -204,11 +205,11 @@ static int judge_orders(Orders *o) {
       return more;
     if (o->orders.row == 0)
       TRY(load_taken(o));
-    TRY(judge_order(o));
+    TRY(check_order(o));
   }
 }
 
-static int leave_deleted_out(Orders *o) {
+static int count_deleted_orders(Orders *o) {
   DbResult found;
   int64_t deleted;
   TRY(audit_query(&o->sources[AUDIT_ORDER], count_deleted, o->arena, &found));
@@ -219,9 +220,9 @@ static int leave_deleted_out(Orders *o) {
 
 int audit_orders(AuditSource *sources, AuditReport *report) {
   Orders o = {.sources = sources, .report = report, .arena = arena_new()};
-  int rc = judge_orders(&o);
+  int rc = check_orders(&o);
   if (rc == 0)
-    rc = leave_deleted_out(&o);
+    rc = count_deleted_orders(&o);
   audit_stream_close(&o.orders);
   for (int i = 0; i < PARTICIPANTS; i++)
     audit_stream_close(&o.held[i]);

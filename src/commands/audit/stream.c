@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The cursors are read to their end, so plans are to be cheap in total rather than quick with their first row. */
+/* The cursors are read to the end, so plans should be cheap in total rather than fast for the first row. */
 #define BEGIN_SNAPSHOT                                                                                                 \
   "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL work_mem = '64MB'; "                                     \
   "SET LOCAL jit = off; SET LOCAL cursor_tuple_fraction = 1; SET LOCAL max_parallel_workers_per_gather = 0; "          \
@@ -27,7 +27,7 @@ void audit_violation(AuditReport *report, int rule, const char *format, ...) {
   va_end(args);
 }
 
-/* The server may add lines that point into the statement, which says nothing to whoever runs an audit. */
+/* The server may add lines about the position in the statement, which are of no use to operators. */
 static int failed(const AuditSource *source, const char *what, int code, Str error) {
   error = str_cut(&error, '\n');
   fprintf(stderr, "skald: audit cannot %s the database of %s: %.*s\n", what, source->service, STR_FMT(error));
@@ -97,7 +97,7 @@ void audit_stream_close(AuditStream *stream) {
   stream->arena = NULL;
 }
 
-/* Lower-case hexadecimal with hyphens in fixed places sorts as the bytes do. */
+/* Lower-case hexadecimal with hyphens in fixed places sorts like the bytes. */
 int audit_id_cmp(Str a, Str b) {
   int order = memcmp(a.p, b.p, a.n < b.n ? a.n : b.n);
   return order ? order : (a.n > b.n) - (a.n < b.n);

@@ -234,7 +234,7 @@ def test_what_the_shell_has_set_for_other_programs_changes_nothing():
 
 
 @pytest.mark.parametrize("variable, value, sentence", [
-    ("KAFKA_SETTINGS", "retention", "KAFKA_SETTINGS has retention, which is no name=value."),
+    ("KAFKA_SETTINGS", "retention", "KAFKA_SETTINGS contains retention, which is not of the form name=value."),
     ("JAVA_HOME", "/nowhere", "JAVA_HOME is /nowhere, which has no Java")])
 def test_variable_of_a_part_that_is_no_value_is_named(variable, value, sentence):
     with a_stack() as stack:
