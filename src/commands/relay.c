@@ -109,7 +109,7 @@ static const Option options[] = {
      .type = OPTION_TEXT,
      .target = &conf.key_columns,
      .def = "billing.history_billings:billing_id",
-     .help = "SCHEMA.TABLE:COLUMN,…;… make the key, so that a partition keeps their order; 'none': primary keys"},
+     .help = "key columns, SCHEMA.TABLE:COLUMN,…;…, so that a partition keeps their order; 'none': primary keys"},
     {.env = "RELAY_DECIMALS",
      .type = OPTION_CHOICE,
      .target = &conf.decimals,
@@ -239,7 +239,7 @@ static void start(void *arg) {
 }
 
 /* PostgreSQL sends changes one by one, and a reader that preempts it for each one slows the sender down. With this
- * policy a thread runs at once on a free processor and preempts nobody. Later threads inherit it. */
+ * policy a thread runs at once on a free processor and preempts no other. Later threads inherit it. */
 static void leave_processor_to_sender(void) {
   if (sched_getscheduler(0) == SCHED_OTHER && sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0}) < 0)
     LOG(WARN, "relay", "no SCHED_BATCH: %s", strerror(errno));

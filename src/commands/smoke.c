@@ -26,7 +26,7 @@ static struct {
 #define URL(NAME, member, url)                                                                                         \
   {                                                                                                                    \
     .env = NAME "_URL", .type = OPTION_TEXT, .target = &conf.member, .def = url,                                       \
-    .help = "where it is; all may be the same address"                                                                 \
+    .help = "its address; all may be the same"                                                                         \
   }
 
 static const Option options[] = {
@@ -40,7 +40,7 @@ static const Option options[] = {
      .def = "60s",
      .min = 1000,
      .max = 600000,
-     .help = "how long the notifications may take"},
+     .help = "how long the notifications may take to arrive"},
     {0},
 };
 
@@ -52,7 +52,7 @@ typedef struct Smoke {
 typedef struct Call {
   const char *base, *method;
   Str path, body;
-  int status; /* that must come */
+  int status; /* expected */
 } Call;
 
 static int wrong(const Call *call, const char *what, Str text) {

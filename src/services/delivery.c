@@ -1,5 +1,5 @@
-/* Delivery: when orders are brought. A time with a slot record takes as many deliveries as its capacity says, a time
- * without one any number. Times are local times without a zone; "now" is taken in UTC. */
+/* Delivery: the times at which orders are delivered. A time with a slot record has room for as many deliveries as its
+ * capacity, a time without one for any number. Times are local times without a zone; "now" is in UTC. */
 #include "metrics/metrics.h"
 #include "rt/clock.h"
 #include "rt/random.h"

@@ -23,7 +23,7 @@ struct NotificationConsumer {
   Service *service;
   Source *source;
   NotificationResolver *resolver;
-  Fiber *fiber, *stopper; /* NULL: ended; nobody waits for the end */
+  Fiber *fiber, *stopper; /* NULL: ended; no fiber waits for the end */
   Buf schema;             /* of the last event */
 };
 

@@ -1,4 +1,5 @@
-/* Order: what was ordered, and the saga that has it paid, reserved and scheduled, or compensates all of it. */
+/* Order: orders and their lines, and the saga in which an order is paid, reserved and scheduled, or all of that is
+ * compensated. */
 #include "http/problem.h"
 #include "metrics/metrics.h"
 #include "rt/clock.h"

@@ -1,4 +1,4 @@
-/* Payment: what was paid for an order. A saga's payment that names a wallet takes the money through Billing. */
+/* Payment: payments for orders. A saga's payment from a wallet takes the money through Billing. */
 #include "http/problem.h"
 #include "rt/random.h"
 #include "service/idempotency.h"

@@ -19,8 +19,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define REQUEST_MOST 8192
-#define SECOND       1000000
+#define REQUEST_MAX 8192
+#define SECOND      1000000
 
 /* ---- the server: one thread per connection, what it does is said by the path ---- */
 
@@ -35,7 +35,7 @@ typedef struct Peer {
   Server *server;
   int fd;
   int count; /* requests of this connection */
-  char request[REQUEST_MOST + 1];
+  char request[REQUEST_MAX + 1];
 } Peer;
 
 static void say(Peer *p, const char *text) {
@@ -51,7 +51,7 @@ static void say(Peer *p, const char *text) {
 static bool listen_to(Peer *p) {
   size_t n = 0;
   for (;;) {
-    ssize_t part = recv(p->fd, p->request + n, REQUEST_MOST - n, 0);
+    ssize_t part = recv(p->fd, p->request + n, REQUEST_MAX - n, 0);
     if (part <= 0)
       return false;
     n += (size_t)part;
