@@ -31,7 +31,7 @@ typedef struct KafkaRecord { /* copied by kafka_produce */
 typedef struct KafkaProgress {
   int64_t produced;  /* records taken so far; the n-th call of kafka_produce that succeeded is record n, from 1 */
   int64_t confirmed; /* every record up to this one is on all in-sync replicas */
-  int64_t failed;    /* the first record that never will be; 0: none. confirmed then stays below it for good */
+  int64_t failed;    /* the first record that never will be; 0: none. confirmed then stays below it */
   bool connected;    /* to a broker, as of the last second */
 } KafkaProgress;
 

@@ -89,8 +89,9 @@ static int resolve_hosts(Attempt *a, const HostList *from) {
   return canceled == E_OK && a->hosts.count == 0 ? E_UNAVAILABLE : canceled;
 }
 
-/* Not over before the socket is ready, whoever wakes the fiber meanwhile: libpq would wait for a connection that is not
- * made yet, and all the process with it. libpq may open another socket between two steps, so each watches anew. */
+/* Ends only when the socket is ready, even if the fiber is woken for another reason: libpq would wait for a connection
+ * that is not made yet, and all the process with it. libpq may open another socket between two steps, so each watches
+ * anew. */
 static int wait_for_socket(PGconn *pq, int events, int64_t deadline_us) {
   int rc = E_OK;
   Fd *socket = fd_watch(PQsocket(pq));

@@ -14,7 +14,7 @@
 
 typedef struct Db Db;
 
-typedef struct Sql { /* prepared once per connection, known by its address: make it static or keep it for good */
+typedef struct Sql { /* prepared once per connection, known by its address: make it static, or never free it */
   const char *text;
 } Sql;
 
@@ -53,7 +53,7 @@ DbStmt db_hot(Uuid key, DbStmt statement);
 typedef struct DbResult {
   int rows, columns;
   Str *cells;       /* row by row, in PostgreSQL's text form; an absent Str is NULL */
-  int64_t affected; /* rows touched, for statements that return none */
+  int64_t affected; /* rows affected, for statements that return none */
 } DbResult;
 
 /* A pool to one database. db_new registers its metrics, so it comes before the fork; db_start connects in the

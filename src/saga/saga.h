@@ -3,7 +3,7 @@
  * the caller's own rows) ends SUCCEEDED or COMPENSATED whatever dies on the way, or waits PARKED for an operator where
  * a step that must succeed does not; and its end is one transaction with the caller's. Each saga has an owner, a lease
  * (due_at, by the database's clock) and an epoch; every write is guarded by epoch and state. Participants are
- * idempotent under the saga's id, so taking one over simply asks again. */
+ * idempotent under the saga's id, so a takeover simply calls them again. */
 #ifndef SKALD_SAGA_SAGA_H
 #define SKALD_SAGA_SAGA_H
 

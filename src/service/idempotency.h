@@ -28,7 +28,7 @@ MUST_CHECK int idempotency_commit_response(Req *req, const DbStmt *statements, i
                                            DbResult *ret_results);
 /* After a commit of ours ended in E_EXISTS: 1 with the first response if the key was it, else E_CONFLICT. */
 MUST_CHECK int idempotency_lost_race(Req *req);
-/* Forgets keys older than a day, for good: a background fiber. */
+/* Deletes keys older than a day, as long as the process lives: a background fiber. */
 void idempotency_retention(void *service);
 
 #endif

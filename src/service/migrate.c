@@ -147,7 +147,7 @@ static int apply_all(Migration *m) {
   return 0;
 }
 
-/* Whether the database is missing is asked from the server: a failed connection tells no SQLSTATE, only words, which
+/* Whether the database is missing is asked from the server: a failed connection has no SQLSTATE, only a message, which
  * may be of any language. Where that cannot be asked the first error stands. */
 static int open_or_create(Migration *m, const char *dsn) {
   int rc = db_script_open(dsn, m->arena, &m->script, &m->error);

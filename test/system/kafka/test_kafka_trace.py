@@ -8,7 +8,7 @@ from harness.goods import new_user, refill
 from harness.kafka import Broker, Relay
 from harness.shop import OneShop, opened
 from harness.wait import wait_for
-from test_trace import DEBUG, header, new_trace, noted
+from test_trace import DEBUG, header, new_trace, stored
 
 TOPIC = "postgres.billing.history_billings"
 COLUMNS = ["id", "billing_id", "sum", "last_value_wallet", "current_value_wallet", "type_operation", "status"]
@@ -33,7 +33,7 @@ def test_from_the_header_of_a_request_to_the_header_of_a_record(broker):
             user = new_user(shop)
             trace, span = new_trace()
             assert refill(shop, user["billingId"], "5", traceparent=header(trace, span))
-            found = noted(shop, trace)
+            found = stored(shop, trace)
             shop.settle()
             kept = dict(shop.query("billing", "SELECT id::text, traceparent FROM billing.history_billings"))
             published = {json.loads(one.value)["payload"]["after"]["id"]: one for one in broker.read(TOPIC)}
@@ -61,7 +61,7 @@ def test_a_column_that_readers_are_to_see(broker):
             user = new_user(shop)
             trace, span = new_trace()
             assert refill(shop, user["billingId"], "5", traceparent=header(trace, span))
-            assert noted(shop, trace)
+            assert stored(shop, trace)
             rows = broker.read("plain.billing.history_billings")
             wait_for("the records", lambda: len(broker.read("plain.billing.history_billings")) == 2)
             assert all(one.headers == () for one in rows)
