@@ -170,7 +170,7 @@ static void start_and_cancel(void *arg) {
 
 TEST(cancel_ends_the_lookups) {
   snprintf(seen.dsn, sizeof(seen.dsn), "host=silent.test,also.silent.test user=u dbname=d");
-  resolver.silent = 0;
+  resolver_forget();
   seen.pq = untouched;
   loop_resume();
   CHECK(fiber_start("start", start_and_cancel, NULL) != NULL);

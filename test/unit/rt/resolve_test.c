@@ -81,7 +81,7 @@ static void waits_for_silence(void *arg) {
 }
 
 TEST(silent_name_server_is_waited_for_until_the_deadline) {
-  resolver.answered = resolver.silent = 0;
+  resolver_forget();
   run(waits_for_silence);
   CHECK_INT(seen.rc, E_OK); /* the next lookup is well */
   resolve_free(seen.found);
@@ -100,7 +100,7 @@ static void cancels(void *arg) {
 }
 
 TEST(cancel_ends_the_wait_at_once) {
-  resolver.answered = resolver.silent = 0;
+  resolver_forget();
   CHECK(fiber_start("cancel", cancels, &seen.fiber) != NULL);
   run(waits_to_be_canceled);
   CHECK_INT(seen.rc, E_CANCELED);
@@ -125,7 +125,7 @@ static void begins_many(void *arg) {
 }
 
 TEST(lookups_that_have_not_begun_are_taken_back) {
-  resolver.answered = resolver.silent = 0;
+  resolver_forget();
   run(begins_many);
   CHECK_INT(seen.rc, E_OK);
   resolve_free(seen.found);
