@@ -32,6 +32,9 @@ static const ErrInfo infos[] = {
     INFO(E_FENCED, "fenced", "Another instance has taken this over.", 503, true),
     INFO(E_EXISTS, "exists", "The object already exists.", 409, false),
     INFO(E_SYSTEM, "system", "An operating system call failed.", 500, true),
+    INFO(E_TARGET, "target-too-long", "The request target is longer than the limit.", 414, false),
+    INFO(E_EXPECTATION, "expectation-failed", "The expectation cannot be met.", 417, false),
+    INFO(E_VERSION, "version-not-supported", "This version of HTTP is not supported.", 505, false),
     INFO(E_INTERNAL, "internal", "Internal server error.", 500, false),
 };
 

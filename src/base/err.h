@@ -30,7 +30,10 @@ enum {
   E_FENCED = -19,      /* another owns it now */
   E_EXISTS = -20,      /* a unique key is already there */
   E_SYSTEM = -21,      /* the operating system refused; the cause was logged */
-  E_INTERNAL = -22,    /* a defect of ours, or an unexpected SQL error */
+  E_TARGET = -22,      /* a request target over the limit */
+  E_EXPECTATION = -23, /* an Expect that cannot be met */
+  E_VERSION = -24,     /* an HTTP version that is not spoken */
+  E_INTERNAL = -25,    /* a defect of ours, or an unexpected SQL error */
 };
 
 typedef struct ErrInfo {

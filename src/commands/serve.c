@@ -85,10 +85,12 @@ static const Option options[] = {
     {.env = "IDLE_TIMEOUT",
      .type = OPTION_MILLIS,
      .target = &conf.idle_us,
-     .def = "30s",
+     .def = "75s",
      .min = 100,
      .max = 3600000,
-     .help = "how long a client may be silent, or take to send a request"},
+     .help =
+         "how long a connection is kept between requests, longer than proxies keep theirs; the maximum for each part "
+         "of one"},
     {.env = "DRAIN_DELAY",
      .type = OPTION_MILLIS,
      .target = &conf.delay_us,

@@ -6,7 +6,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 
-#define HTTP_HEADERS  32
+#define HTTP_HEADERS  100
 #define HTTP_BODY_MAX (1024 * 1024)
 
 typedef struct HttpHeader {

@@ -16,7 +16,7 @@ static const char *const methods[] = {"GET",     "PUT",   "POST",    "DELETE", "
 enum { GET, PUT, HEAD = 4, OTHER = 9, METHODS };
 
 /* All that this program responds with. */
-static const int statuses[] = {200, 202, 400, 404, 405, 409, 413, 415, 422, 424, 431, 500, 503, 504};
+static const int statuses[] = {200, 202, 400, 404, 405, 409, 413, 414, 415, 417, 422, 424, 431, 500, 503, 504, 505};
 enum { STATUSES = sizeof(statuses) / sizeof(statuses[0]) };
 
 /* What others respond with, a proxy between us and them too; behind these stand two places for the rest. */

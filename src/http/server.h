@@ -1,10 +1,11 @@
-/* HTTP/1.1 server over the h2o library. Each request runs its handler in a fiber of its own. Refused before any
- * handler: ambiguous or two lengths (400), oversized headers (431) and bodies (413), more in flight than allowed (503).
+/* HTTP/1.1 server. Each request runs its handler in a fiber of its own. Refused before any handler: what RFC 9112 does
+ * not allow or leaves ambiguous (400), oversized heads (414, 431) and bodies (413), coded bodies (415), more in flight
+ * than allowed (503). A refused request's connection is closed where the next one's beginning would be in doubt.
  * Some connections beyond the maximum are accepted, so that probes are served: on them only what is served at once
- * gets its response, everything else is refused (503), and each is closed behind its first response. A newer one takes
- * the place of the oldest.
- * Slow senders are cut. While draining responses carry "connection: close"; at its end requests that still come over
- * connections that are kept alive are refused (503). */
+ * gets its response, everything else is refused (503), and each is closed behind its first response, or after 2 s
+ * without a request. A newer one takes the place of the oldest.
+ * Slow senders and slow readers are cut. While draining responses carry "connection: close"; at its end requests that
+ * still come over connections that are kept alive are refused (503). */
 #ifndef SKALD_HTTP_SERVER_H
 #define SKALD_HTTP_SERVER_H
 
@@ -23,7 +24,7 @@ typedef struct HttpServerConfig {
   /* Requests that are served even then, and when there is no fiber for them: the handler must not wait. NULL: none */
   bool (*at_once)(Str method, Str path);
   int64_t request_us; /* each request's deadline, unless its caller waits less long */
-  int64_t idle_us;    /* time for a head and body to arrive, and for keep-alive */
+  int64_t idle_us;    /* between two requests; heads, bodies and responses have bounds of their own, no longer ones */
 } HttpServerConfig;
 
 /* Blocking, before the loop. Binds host:port, or returns E_SYSTEM with errno set (EADDRINUSE: busy). */

@@ -36,8 +36,8 @@ static void on_idle(uv_idle_t *idle) {
   (void)idle; /* it counts by being active */
 }
 
-/* A pass of libuv runs its timers before it polls. What fires there may make a fiber ready, ours or h2o's, and then the
- * poll must not sleep. */
+/* A pass of libuv runs its timers before it polls. What fires there may make a fiber ready, and then the poll must not
+ * sleep. */
 static void on_prepare(uv_prepare_t *prepare) {
   (void)prepare;
   if (loop.expired || fiber_any_ready())

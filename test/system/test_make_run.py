@@ -424,7 +424,7 @@ def test_missing_packages_without_root_name_the_command():
         done = subprocess.run([tools / "install_packages", "run"], capture_output=True, text=True,
                               env={"PATH": f"{tools}:/usr/bin:/bin"}, user="nobody" if IS_ROOT else None)
     assert done.returncode == 1
-    assert re.search(r"^  sudo apt-get install -y --no-install-recommends .*\blibh2o-dev\b", done.stderr, re.MULTILINE)
+    assert re.search(r"^  sudo apt-get install -y --no-install-recommends .*\blibuv1-dev\b", done.stderr, re.MULTILINE)
 
 
 def test_nothing_missing_is_quick():
