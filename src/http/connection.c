@@ -22,6 +22,7 @@
 #define WRITE_US      (30 * SECONDS) /* in which the client must take something */
 #define WRITE_RATE    (4 * 1024)     /* bytes a second that it must take on the whole, beyond WRITE_US */
 #define END_US        (2 * SECONDS)
+#define TURN_MAX      16 /* pipelined requests of one connection before others have their turn */
 #define TICK_MS       200
 #define ARENAS        64           /* kept for the next requests */
 #define ARENA_KEPT    (256 * 1024) /* bytes; larger ones are given back */
@@ -37,6 +38,7 @@ static struct {
   int64_t wait_us[WAITS];
   HttpConnection *first[WAITS], *newest[WAITS]; /* each list is sorted by due time, as its duration is fixed */
   uv_timer_t ticks;
+  uv_idle_t no_sleep; /* active: somebody waits for a turn */
   bool last;
   int unsent;
   Arena *spare[ARENAS];
@@ -115,6 +117,15 @@ static void on_tick(uv_timer_t *timer) {
 static void tick(void) {
   if (!uv_is_active((uv_handle_t *)&all.ticks) && uv_timer_start(&all.ticks, on_tick, TICK_MS, TICK_MS) < 0)
     die("no timer for connections");
+}
+
+static void on_idle(uv_idle_t *idle) {
+  (void)idle; /* it counts by being active: the next poll only looks */
+}
+
+static void wait_for_turn(HttpConnection *c) {
+  wait_for(c, WAIT_TURN);
+  uv_idle_start(&all.no_sleep, on_idle);
 }
 
 static void wait_in_time(HttpConnection *c, HttpWait wait) {
@@ -323,26 +334,43 @@ static bool reads(const HttpConnection *c) {
   return c->state == CONNECTION_HEAD || c->state == CONNECTION_BODY;
 }
 
-/* Reads as many requests as have their responses at once. bytes: what came now; NULL: look at what was kept. */
+/* Reads requests as long as they have their responses at once, a few in a turn: others wait too. Returns the bytes that
+ * were read. */
+static size_t read_requests(HttpConnection *c, Str bytes, bool *ret_turn_over) {
+  size_t used = 0;
+  int responded = 0;
+  while (reads(c) && used < bytes.n && responded < TURN_MAX) {
+    Str rest = {bytes.p + used, bytes.n - used};
+    size_t n = c->state == CONNECTION_HEAD ? read_head(c, rest) : read_body(c, rest);
+    if (n == 0)
+      break;
+    used += n;
+    responded += c->state == CONNECTION_HEAD;
+  }
+  *ret_turn_over = responded == TURN_MAX && c->state == CONNECTION_HEAD && used < bytes.n;
+  return used;
+}
+
+/* bytes: what came now; absent: look at what was kept. */
 static void consume(HttpConnection *c, Str bytes) {
+  bool turn_over;
   c->busy = true;
   if (c->input.n > 0) {
     if (bytes.n > 0)
       buf_add(&c->input, bytes.p, bytes.n);
     bytes = buf_view(&c->input);
   }
-  size_t used = 0;
-  while (reads(c) && used < bytes.n) {
-    Str rest = {bytes.p + used, bytes.n - used};
-    size_t n = c->state == CONNECTION_HEAD ? read_head(c, rest) : read_body(c, rest);
-    if (n == 0)
-      break;
-    used += n;
-  }
+  size_t used = read_requests(c, bytes, &turn_over);
   keep(c, used < bytes.n ? (Str){bytes.p + used, bytes.n - used} : (Str){0});
   c->busy = false;
-  if (reads(c) && c->ended)
+  if (turn_over)
+    wait_for_turn(c);
+  else if (reads(c) && c->ended)
     connection_close(c);
+}
+
+static bool reads_now(const HttpConnection *c) {
+  return reads(c) && c->wait != WAIT_TURN;
 }
 
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
@@ -351,14 +379,14 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
     return;
   if (n < 0) {
     c->ended = true;
-    if (n != UV_EOF || reads(c) || c->state == CONNECTION_END)
+    if (n != UV_EOF || reads_now(c) || c->state == CONNECTION_END)
       connection_close(c);
     else
       pause_reading(c);
     return;
   }
   Str bytes = {buf->base, (size_t)n};
-  if (reads(c)) {
+  if (reads_now(c)) {
     consume(c, bytes);
   } else if (c->state != CONNECTION_END) {
     buf_add(&c->input, bytes.p, bytes.n);
@@ -367,14 +395,17 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
   }
 }
 
-/* In the loop, before it sleeps: those that have their response and may go on. */
+/* In the loop, before it sleeps: those that have their response and may go on, each once. */
 static void take_turns(void *arg) {
   (void)arg;
-  while (all.first[WAIT_TURN]) {
+  const HttpConnection *last = all.newest[WAIT_TURN];
+  uv_idle_stop(&all.no_sleep);
+  for (bool more = last != NULL; more;) {
     HttpConnection *c = all.first[WAIT_TURN];
+    more = c != last;
     wait_in_time(c, c->input.n > 0 ? WAIT_HEAD : WAIT_IDLE);
     consume(c, (Str){0});
-    if (reads(c) && c->paused)
+    if (reads_now(c) && c->paused)
       read_on(c);
   }
 }
@@ -389,7 +420,7 @@ static void response_written(HttpConnection *c) {
   }
   begin_request(c);
   if (!c->busy && (c->input.n > 0 || c->ended || c->paused))
-    wait_for(c, WAIT_TURN);
+    wait_for_turn(c);
   else
     wait_in_time(c, WAIT_IDLE);
 }
@@ -548,7 +579,7 @@ void connections_init(const ConnectionEvents *events, int64_t idle_us) {
   all.events = *events;
   for (HttpWait wait = 0; wait < WAITS; wait++)
     all.wait_us[wait] = longest_us[wait] < idle_us ? longest_us[wait] : idle_us;
-  if (uv_timer_init(loop_uv(), &all.ticks) < 0)
+  if (uv_timer_init(loop_uv(), &all.ticks) < 0 || uv_idle_init(loop_uv(), &all.no_sleep) < 0)
     die("no timer for connections");
   loop_before_poll(take_turns, NULL);
 }

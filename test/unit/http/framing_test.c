@@ -241,6 +241,7 @@ static const struct Case {
     {"9112 §2.2", "CR behind a size", STR(CHUNKS("1\ra\r\n0\r\n\r\n")), 400, 0, NULL},
     {"9112 §7.1", "LF behind a chunk", STR(CHUNKS("1\r\na\n0\r\n\r\n")), 400, 0, NULL},
     {"9112 §7.1", "CR behind a chunk", STR(CHUNKS("1\r\na\r0\r\n\r\n")), 400, 0, NULL},
+    {"9112 §7.1", "another byte for LF behind a chunk", STR(CHUNKS("1\r\na\rX0\r\n\r\n")), 400, 0, NULL},
     {"9112 §7.1", "a chunk longer than its size", STR(CHUNKS("1\r\nabc\r\n0\r\n\r\n")), 400, 0, NULL},
     {"9112 §7.1", "nothing behind a chunk", STR(CHUNKS("1\r\na0\r\n\r\n")), 400, 0, NULL},
     {"9112 §7.1", "LF for the last line", STR(CHUNKS("0\r\n\n")), 400, 0, NULL},

@@ -135,6 +135,25 @@ TEST(pipelined_requests_have_their_responses_in_order) {
   CHECK_INT(server_stop(&server, SIGTERM), 0);
 }
 
+TEST(a_long_pipeline_has_all_its_responses) {
+  enum { REQUESTS = 3000 };
+  SCOPED_ARENA arena = arena_new();
+  Server server;
+  server_start(&server, (HttpServerConfig){0});
+  Buf bytes = {.arena = arena};
+  for (int i = 0; i < REQUESTS; i++)
+    buf_cstr(&bytes, GET("/livez"));
+  int fd = client_connect(&server), count = 0;
+  client_send(fd, buf_view(&bytes), SIZE_MAX);
+  Str rest = client_receive(arena, fd, true, FOREVER_MS);
+  for (Str line = str_cut(&rest, '\n'); rest.p; line = str_cut(&rest, '\n'))
+    count +=
+        str_eq(str_trim(line), STR("GET /livez HTTP/1.1 200 OK")) || str_eq(str_trim(line), STR("HTTP/1.1 200 OK"));
+  CHECK_INT(count, REQUESTS);
+  close(fd);
+  CHECK_INT(server_stop(&server, SIGTERM), 0);
+}
+
 /* While a request has no response, what follows it stays in the kernel, and so with the client. */
 TEST(pipelined_bytes_are_not_hoarded) {
   static char many[64 * 1024];
