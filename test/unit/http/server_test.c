@@ -187,13 +187,37 @@ TEST(a_vanished_client_harms_nobody) {
   static const struct linger reset = {1, 0};
   for (int i = 0; i < 50; i++) {
     int fd = client_connect(&server);
-    client_send(fd, i % 2 ? STR(GET("/sleep")) : STR("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc"),
+    client_send(fd, i % 2 ? STR(GET("/x") GET("/sleep")) : STR(GET("/x") "POST /x HTTP/1.1\r\nHost: a\r\nContent-Le"),
                 SIZE_MAX);
+    CHECK(recv(fd, &(char){0}, 1, 0) == 1); /* now the second request is handled, or its rest awaited */
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
     close(fd);
   }
   Responses got = exchange(arena, &server, STR(GET("/sleep") GET("/x")), SIZE_MAX);
   CHECK_INT(got.count, 2);
+  CHECK_INT(server_stop(&server, SIGTERM), 0);
+}
+
+/* What a client is still sending when it is refused must not reset the connection: on its way a reset can destroy the
+ * response. */
+TEST(a_refused_client_reads_an_end_and_no_reset) {
+  SCOPED_ARENA arena = arena_new();
+  Server server;
+  server_start(&server, (HttpServerConfig){0});
+  Buf bytes = {.arena = arena};
+  buf_cstr(&bytes, "GET /x HTTP/1.1\r\nHost: a\r\nX: ");
+  for (int i = 0; i < 100000; i++)
+    buf_cstr(&bytes, "yyyyyyyyyy");
+  int fd = client_connect(&server);
+  client_send(fd, buf_view(&bytes), SIZE_MAX);
+  shutdown(fd, SHUT_WR);
+  char got[4096];
+  ssize_t first = recv(fd, got, sizeof(got), MSG_PEEK), n = first;
+  CHECK(first > 0 && str_starts((Str){got, (size_t)first}, STR("HTTP/1.1 431 ")));
+  while (n > 0)
+    n = recv(fd, got, sizeof(got), 0);
+  CHECK_INT(n, 0);
+  close(fd);
   CHECK_INT(server_stop(&server, SIGTERM), 0);
 }
 
