@@ -170,9 +170,13 @@ Responses read_responses(Str bytes, bool of_head) {
     int64_t status = 0, length = 0;
     (void)!str_to_int((Str){head.p + 9, 3}, &status);
     (void)!str_to_int(field_of(head, "content-length"), &length);
-    length = of_head ? 0 : length;
+    length = of_head || status < 200 ? 0 : length;
     if (r.rest.n - head.n < (size_t)length)
       return r;
+    if (status < 200) {
+      r.rest = (Str){end + 4, r.rest.n - head.n};
+      continue;
+    }
     r.head[r.count] = head;
     r.status[r.count] = (int)status;
     r.body[r.count] = (Str){end + 4, (size_t)length};

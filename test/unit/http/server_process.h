@@ -14,7 +14,7 @@ typedef struct Server {
 } Server;
 
 typedef struct Responses {
-  int count; /* of responses that were complete */
+  int count; /* of responses that were complete, without interim ones */
   int status[64];
   bool is_problem[64], says_close[64];
   Str head[64], body[64]; /* of the same; body: by Content-Length */
