@@ -220,11 +220,13 @@ static void owe(HttpConnection *c) {
   all.unsent++;
 }
 
-/* Before it is complete: the method may not be known yet. */
-static void refuse_bytes(HttpConnection *c, int code, const char *detail) {
+static void refuse(HttpConnection *c, Str method, int code, const char *detail);
+
+/* Before the request is complete. */
+static void refuse_bytes(HttpConnection *c, Str method, int code, const char *detail) {
   if (!c->owes)
     owe(c);
-  connection_refuse(c, code, detail);
+  refuse(c, method, code, detail);
 }
 
 static void write_bytes(HttpConnection *c, Str head, Str body, bool response);
@@ -275,7 +277,7 @@ static size_t read_head(HttpConnection *c, Str bytes) {
   Framing *f = &c->framing;
   ssize_t n = framing_head(f, bytes);
   if (n < 0) {
-    refuse_bytes(c, (int)n, f->detail);
+    refuse_bytes(c, framing_method(f, bytes.p), (int)n, f->detail);
     return 0;
   }
   if (n == 0) {
@@ -292,7 +294,7 @@ static size_t read_head(HttpConnection *c, Str bytes) {
   if (rc == 0)
     rc = admit(c, x->request.method, x->request.path, &detail);
   if (rc < 0)
-    refuse_bytes(c, rc, detail);
+    refuse_bytes(c, x->request.method, rc, detail);
   else if (framing_body_is_complete(f))
     hand_over(c);
   else
@@ -309,7 +311,7 @@ static size_t read_body(HttpConnection *c, Str bytes) {
   if (rc == 0 && http_parse_is_complete(x->parser) != framing_body_is_complete(f))
     rc = E_MALFORMED;
   if (rc < 0) {
-    refuse_bytes(c, rc, detail);
+    refuse_bytes(c, x->request.method, rc, detail);
     return 0;
   }
   if (framing_body_is_complete(f))
@@ -525,18 +527,24 @@ void connection_respond(HttpConnection *c, const HttpReply *reply) {
   write_bytes(c, render_head(reply, c->last), c->is_head ? (Str){0} : reply->body, true);
 }
 
-void connection_refuse(HttpConnection *c, int code, const char *detail) {
+/* method: as far as it is known, for the statistics. */
+static void refuse(HttpConnection *c, Str method, int code, const char *detail) {
   HttpExchange *x = c->exchange;
   Arena *arena = take_arena();
   HttpReply reply;
   problem_reply(arena, &(Problem){.code = code, .detail = str_from(detail)}, &reply);
   bool whole = c->state == CONNECTION_HANDLER; /* the next request begins where this one ends */
   c->last |= !whole;
-  all.events.refused(x && x->request.method.p ? x->request.method : STR(""), reply.status);
+  all.events.refused(method.p ? method : STR(""), reply.status);
   connection_respond(c, &reply);
   if (x)
     exchange_free(x);
   give_arena(arena);
+}
+
+void connection_refuse(HttpConnection *c, int code, const char *detail) {
+  assert(c->state == CONNECTION_HANDLER);
+  refuse(c, c->exchange->request.method, code, detail);
 }
 
 /* ---- the beginning ---- */

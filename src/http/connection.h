@@ -66,7 +66,7 @@ void connection_begin(HttpConnection *c); /* accepted */
 void connection_close(HttpConnection *c); /* at once */
 /* In a fiber or outside: writes the response to the connection's request. */
 void connection_respond(HttpConnection *c, const HttpReply *reply);
-/* The same with a problem; what follows is not read. */
+/* The same with a problem. */
 void connection_refuse(HttpConnection *c, int code, const char *detail);
 void exchange_free(HttpExchange *x);
 
