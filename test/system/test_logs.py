@@ -223,7 +223,7 @@ def test_bad_levels_change_nothing(leveled):
     shop.server.process.send_signal(signal.SIGHUP)
     wait_for("a warning of each", lambda: by_thread(
         shop.server, message=f"log levels unchanged: no valid levels in {path}: loud") == {"main", "worker-0", "worker-1"})
-    assert shop.get("/health").status == 200
+    wait_for("health, also of a worker that has just started", lambda: shop.get("/health").status == 200)
     path.unlink()
     shop.server.process.send_signal(signal.SIGHUP)
     wait_for("a warning of each", lambda: by_thread(
