@@ -152,6 +152,16 @@ Str str_utf8_cut(Str s, size_t most) {
   return (Str){s.p, most};
 }
 
+int str_hex_value(char c) {
+  if (c >= '0' && c <= '9')
+    return c - '0';
+  if (c >= 'a' && c <= 'f')
+    return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F')
+    return c - 'A' + 10;
+  return -1;
+}
+
 uint64_t str_hash(Str s) {
   uint64_t hash = UINT64_C(0xcbf29ce484222325);
   for (size_t i = 0; i < s.n; i++)

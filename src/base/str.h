@@ -28,6 +28,7 @@ int str_to_int(Str s, int64_t *ret);
 bool str_is_utf8(Str s);              /* RFC 3629: no overlong forms, no surrogates */
 Str str_utf8_cut(Str s, size_t most); /* of UTF-8 the first bytes, at most so many, without half a character */
 size_t str_utf8_first(Str s); /* bytes of the character s begins with; 0 when it is empty or begins with no UTF-8 */
+int str_hex_value(char c);    /* of a hexadecimal digit, in either case; -1: it is none */
 uint64_t str_hash(Str s);     /* FNV-1a, not for hostile keys */
 
 #endif

@@ -11,16 +11,6 @@
 #define TAIL_MASK    ((UINT64_C(1) << TAIL_BITS) - 1)
 #define VARIANT_MASK UINT64_C(0xC000000000000000)
 
-static int hex_value(char c) {
-  if (c >= '0' && c <= '9')
-    return c - '0';
-  if (c >= 'a' && c <= 'f')
-    return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F')
-    return c - 'A' + 10;
-  return -1;
-}
-
 /* A hyphen stands before these bytes. */
 static bool hyphen_before(size_t byte) {
   return byte == 4 || byte == 6 || byte == 8 || byte == 10;
@@ -34,7 +24,7 @@ int uuid_parse(Str text, Uuid *ret) {
   for (size_t i = 0; i < sizeof(id.b); i++) {
     if (hyphen_before(i) && *p++ != '-')
       return E_MALFORMED;
-    int high = hex_value(p[0]), low = hex_value(p[1]);
+    int high = str_hex_value(p[0]), low = str_hex_value(p[1]);
     if (high < 0 || low < 0)
       return E_MALFORMED;
     id.b[i] = (uint8_t)(high << 4 | low);

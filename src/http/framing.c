@@ -371,15 +371,8 @@ int framing_begin_body(Framing *f, uint64_t max) {
   return 0;
 }
 
-static int hex(unsigned char c) {
-  if (c >= '0' && c <= '9')
-    return c - '0';
-  c |= 0x20;
-  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 static int step_size(Framing *f, unsigned char c) {
-  int value = hex(c);
+  int value = str_hex_value((char)c);
   if (value >= 0) {
     if (++f->digits > 16)
       return malformed(f, "a chunk size of more than 16 digits");

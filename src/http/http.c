@@ -27,21 +27,11 @@ Str http_header(const HttpRequest *r, Str name) {
   return (Str){0};
 }
 
-static int hex_value(char c) {
-  if (c >= '0' && c <= '9')
-    return c - '0';
-  if (c >= 'a' && c <= 'f')
-    return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F')
-    return c - 'A' + 10;
-  return -1;
-}
-
 /* The byte that the %XX at p stands for, or negative. */
 static int escaped_byte(Str text, size_t p) {
   if (text.n - p < 3)
     return -1;
-  int high = hex_value(text.p[p + 1]), low = hex_value(text.p[p + 2]);
+  int high = str_hex_value(text.p[p + 1]), low = str_hex_value(text.p[p + 2]);
   return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 

@@ -16,7 +16,7 @@
 #define SERIES     8192
 #define FAMILIES   256
 #define COLLECTORS 16
-#define SLOTS      65536 /* values of one slab; memory that is not touched costs nothing */
+#define SLOTS      65536 /* values of one slab; pages that are never written cost nothing */
 #define WINDOW_US  (60 * SECONDS)
 #define MAX_SLOTS  3 /* the highest value of a window, of the one before, and which window */
 #define BOUNDS_MAX METRIC_BUCKETS

@@ -182,3 +182,15 @@ TEST(hash_is_fnv_1a) {
   CHECK(str_hash(STR("a")) == UINT64_C(0xaf63dc4c8601ec8c));
   CHECK(str_hash(STR("foobar")) == UINT64_C(0x85944171f73967e8));
 }
+
+TEST(hexadecimal_digits_have_their_value) {
+  int digits = 0;
+  for (int c = -128; c < 128; c++)
+    digits += str_hex_value((char)c) >= 0;
+  CHECK_INT(digits, 22);
+  CHECK_INT(str_hex_value('0'), 0);
+  CHECK_INT(str_hex_value('9'), 9);
+  CHECK_INT(str_hex_value('a'), 10);
+  CHECK_INT(str_hex_value('F'), 15);
+  CHECK_INT(str_hex_value('g'), -1);
+}

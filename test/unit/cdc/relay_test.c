@@ -572,7 +572,7 @@ static void truncate_table(int n) {
   pass(0);
 }
 
-LOOP_TEST(truncates_are_published_where_they_are_wanted) {
+LOOP_TEST(truncates_are_not_published_where_they_are_not_wanted) {
   open_relay();
   truncate_table(1);
   CHECK_INT(broker.sent_count, 0);
@@ -580,7 +580,7 @@ LOOP_TEST(truncates_are_published_where_they_are_wanted) {
   end_relay();
 }
 
-LOOP_TEST(truncates_are_not_published_where_they_are_not_wanted) {
+LOOP_TEST(truncates_are_published_where_they_are_wanted) {
   config.truncates = true;
   open_relay();
   truncate_table(1);
